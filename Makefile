@@ -28,7 +28,9 @@ bench: setup
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 lint: setup
-	@for check in $(LINTS); do echo "lint: $${check#lint-}"; $(MAKE) -s --no-print-directory $$check || exit 1; done
+	@failed=; for check in $(LINTS); do echo "lint: $${check#lint-}"; \
+	  $(MAKE) -s --no-print-directory $$check || failed+=" $$check"; done; \
+	if [ -n "$$failed" ]; then echo "lint: failed:$$failed" >&2; exit 1; fi
 
 lint-ruff:
 	@$(BIN)/ruff check --quiet .
@@ -49,7 +51,7 @@ lint-yaml:
 	@git ls-files -coz --exclude-standard '*.yml' '*.yaml' .yamllint | xargs -0r $(BIN)/yamllint --strict
 
 lint-ansible:
-	@cd ansible && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline --quiet
+	@cd ansible && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline -q
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
