@@ -35,4 +35,5 @@ class Cell:
             raise UsageError(
                 f"'{text}' is not a cell", hint="a cell is ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; try: lab list cells"
             )
-        return cls(*parts, hardware=hardware or STANDARD)
+        arch, kernel, mechanism, load = parts
+        return cls(arch, kernel, mechanism, load, hardware or STANDARD)

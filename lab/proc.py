@@ -73,3 +73,16 @@ def run(
     if check and process.returncode != 0:
         raise CommandFailed(words, process.returncode, text)
     return subprocess.CompletedProcess(words, process.returncode, text, "")
+
+
+def detach(argv: Sequence[str | Path]) -> int:
+    """Start a process that outlives us, in a session of its own and with no terminal; its pid."""
+    log.debug("+ %s &", shlex.join(str(word) for word in argv))
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    ).pid

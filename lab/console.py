@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The serial line: read live from the first byte, stamped by the host, capped, and watched."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.deadline import Deadline
+from lab.errors import GuestLost
+from lab.untrusted import clean
+
+log = logging.getLogger(__name__)
+
+LOG_CAP = 8 << 20  # bytes of console.log; a guest that prints more loses the rest, not our disk
+LINE_CAP = 4096
+
+
+class Console:
+    """Listens before QEMU starts, so that no byte is missed; QEMU connects to us.
+
+    `watch` gets every chunk as it arrives (in the reader's thread); `ended` is called once when
+    QEMU closes the line. Lines are written as `[host seconds since start] text`.
+    """
+
+    def __init__(
+        self, path: Path, log_file: Path, *, watch: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> None:
+        self._path = path
+        self._watch = watch
+        self._ended = ended
+        self._closed = threading.Event()
+        self._changed = threading.Condition()
+        self._tail = ""  # the last cleaned text, for wait_for
+        self.last_output_s = time.monotonic()
+        self._start_s = time.monotonic()
+        path.unlink(missing_ok=True)
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._server.bind(str(path))
+        path.chmod(0o600)
+        self._server.listen(1)
+        self._client: socket.socket | None = None
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log_file.open("w", encoding="utf-8")
+        self._written = 0
+        self._line = bytearray()
+        self._line_s = 0.0
+        self._thread = threading.Thread(target=self._read, name=f"console-{path.name}", daemon=True)
+        self._thread.start()
+
+    def wait_for(self, text: str, deadline: Deadline) -> None:
+        """Return once `text` was printed; DeadlineError in time, GuestLost when the line closed."""
+        with self._changed:
+            while text not in self._tail:
+                if self._closed.is_set():
+                    raise GuestLost("QEMU ended before the guest was up")
+                deadline.check(f"'{text}' on the console")
+                self._changed.wait(timeout=min(1.0, deadline.remaining_s()))
+
+    def settle(self, quiet_s: float, deadline: Deadline) -> None:
+        """Return once nothing was printed for `quiet_s` seconds, the line closed, or time is up."""
+        with self._changed:
+            while not deadline.passed() and not self._closed.is_set():
+                left = quiet_s - (time.monotonic() - self.last_output_s)
+                if left <= 0:
+                    return
+                self._changed.wait(timeout=min(left, deadline.remaining_s()))
+
+    def close(self) -> None:
+        """Stop reading and close the log; whatever QEMU still had sent is read first."""
+        self._closed.set()
+        for sock in (self._client, self._server):
+            if sock is not None:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+        self._thread.join(timeout=2)
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        try:
+            self._client, _ = self._server.accept()
+            while data := self._client.recv(1 << 16):
+                self._take(data)
+        except OSError as e:
+            log.debug("console %s: %s", self._path.name, e)
+        finally:
+            lost = not self._closed.is_set()
+            with self._changed:
+                self._closed.set()
+                self._write_line()
+                self._log.close()
+                self._changed.notify_all()
+            if self._client is not None:
+                self._client.close()
+            if lost:
+                self._ended()
+
+    def _take(self, data: bytes) -> None:
+        with self._changed:
+            now = self.last_output_s = time.monotonic()
+            for piece in data.splitlines(keepends=True):
+                if not self._line:
+                    self._line_s = now - self._start_s
+                self._line += piece[: max(0, LINE_CAP - len(self._line))]
+                if piece.endswith((b"\n", b"\r")):
+                    self._write_line()
+            self._tail = (self._tail + clean(data))[-LINE_CAP:]
+            self._changed.notify_all()
+        self._watch(data)
+
+    def _write_line(self) -> None:
+        text = clean(bytes(self._line)).rstrip()
+        self._line.clear()
+        if not text or self._written > LOG_CAP:
+            return
+        stamped = f"[{self._line_s:10.3f}] {text}\n"
+        self._written += len(stamped)
+        if self._written > LOG_CAP:
+            stamped = f"[{self._line_s:10.3f}] lab: the guest printed more than {LOG_CAP >> 20} MiB; the rest is dropped\n"
+        self._log.write(stamped)
+        self._log.flush()

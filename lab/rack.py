@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all guests of one lab process share: a root, a connection, a key, and a reaper.
+
+Each process has a rack of its own, so two labs at once never meet. A rack is two folders of the
+same name: a short one for sockets (runtime) and a roomy one for overlays (cache), and a lock file
+that says whether its owner lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab import paths, proc, reaper
+from lab.errors import HostError
+from lab.hypervisor import EMBED, Hypervisor
+from lab.ssh import KeyPair
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Rack:
+    """An open rack; made by `open_rack`."""
+
+    root: Path  # sockets and libvirt's embedded driver; short
+    work: Path  # overlays
+    hypervisor: Hypervisor
+    key: KeyPair  # this run's SSH key
+    scale: float  # how much slower than the reference this host runs guests; at least 1
+    _ports: dict[int, socket.socket] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take_port(self) -> int:
+        """A TCP port of 127.0.0.1 that nobody listens on now and no guest of this rack was given."""
+        with self._lock:
+            while True:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", 0))
+                    port: int = probe.getsockname()[1]
+                if port not in self._ports:
+                    self._ports[port] = probe
+                    return port
+
+
+@contextmanager
+def open_rack(*, uri: str = EMBED, scale: float = 1.0) -> Iterator[Rack]:
+    """Make a rack; on the way out, however that is, its guests are ended and its folders removed."""
+    name = f"r{secrets.token_hex(3)}"
+    root, work = paths.runtime_dir() / name, paths.cache_dir() / "racks" / name
+    lock = root.with_suffix(".lock")
+    with ExitStack() as stack:
+        try:
+            # The lock comes first: a folder without a held lock is anybody's to remove.
+            holder = stack.enter_context(lock.open("w"))
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            holder.write(f"{work}\n")
+            holder.flush()
+            root.mkdir(mode=0o700)
+            work.mkdir(parents=True, mode=0o700)
+        except OSError as e:
+            raise HostError(f"cannot make {e.filename}: {e.strerror}", hint="free some space, or run: lab gc") from e
+        proc.detach([sys.executable, "-I", "-S", reaper.__file__, lock, root, work])
+        stack.callback(reaper.sweep, root, work)
+        hypervisor = stack.enter_context(Hypervisor.open(uri, root=root))
+        log.debug("rack %s, process %d", root, os.getpid())
+        yield Rack(root=root, work=work, hypervisor=hypervisor, key=KeyPair.new(), scale=scale)
+
+
+def gc() -> list[str]:
+    """Remove what dead labs left: guests, sockets, overlays. Returns what was removed, a line each."""
+    removed = []
+    for lock in sorted(paths.runtime_dir().glob("r*.lock")):
+        with lock.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            work = Path(stream.read().strip() or "/nonexistent")
+            ended = reaper.sweep(lock.with_suffix(""), work)
+            lock.unlink(missing_ok=True)
+            removed.append(f"{lock.with_suffix('')} ({ended} guests)")
+    alive = {lock.with_suffix("").name for lock in paths.runtime_dir().glob("r*.lock")}
+    racks = paths.cache_dir() / "racks"
+    for work in sorted(racks.glob("r*")) if racks.is_dir() else []:
+        if work.name not in alive:
+            reaper.sweep(work)
+            removed.append(str(work))
+    return removed

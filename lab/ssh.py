@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one place that talks to paramiko: keys, a pinned connection, commands with capped output."""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from lab.deadline import Deadline
+from lab.errors import DeadlineError, GuestLost
+from lab.untrusted import one_line
+
+log = logging.getLogger(__name__)
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+OUTPUT_CAP = 64 << 20  # bytes of one command's stdout that are kept; the rest is read and dropped
+_TURN_S = 0.25  # how often a silent command looks at its deadline
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """An ed25519 key: private part in OpenSSH text, public part as an authorized_keys line."""
+
+    private: str
+    public: str
+
+    @classmethod
+    def new(cls) -> KeyPair:
+        """A fresh key."""
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        return cls(private=private, public=public)
+
+    def paramiko(self) -> paramiko.Ed25519Key:
+        """The key as paramiko wants it."""
+        return paramiko.Ed25519Key.from_private_key(io.StringIO(self.private))
+
+    def dropbear(self) -> bytes:
+        """The key in the format of dropbear's host key files (svr-runopts; gened25519.c)."""
+        parsed = self._load()
+        secret = parsed.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        public = parsed.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        name = b"ssh-ed25519"
+        return struct.pack(">I", len(name)) + name + struct.pack(">I", 64) + secret + public
+
+    def _load(self) -> Ed25519PrivateKey:
+        from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+        key = load_ssh_private_key(self.private.encode(), password=None)
+        assert isinstance(key, Ed25519PrivateKey)
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished command."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Connection:
+    """An SSH connection to a guest on a loopback port, its host key pinned."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+        self._lost: str = ""
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, port: int, *, key: KeyPair, host_key: str, deadline: Deadline) -> Connection:
+        """Connect as soon as the guest answers; `host_key` is the pinned one's public line.
+
+        Raises DeadlineError when it does not in time, GuestLost when another key answers.
+        """
+        reason = "no answer"
+        client_key = key.paramiko()
+        while not deadline.passed():
+            transport = None
+            try:
+                sock = socket.create_connection(("127.0.0.1", port), timeout=max(0.1, deadline.remaining_s()))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                transport = paramiko.Transport(sock)
+                transport.banner_timeout = max(0.5, min(10.0, deadline.remaining_s()))
+                transport.start_client(timeout=max(0.5, deadline.remaining_s()))
+                answered = transport.get_remote_server_key()
+                if f"{answered.get_name()} {answered.get_base64()}" != host_key:
+                    transport.close()
+                    raise GuestLost(f"port {port} answers with a host key that is not the guest's")
+                transport.auth_publickey("root", client_key)
+                return cls(transport)
+            except (OSError, EOFError, paramiko.SSHException) as e:
+                reason = str(e) or type(e).__name__
+                if transport is not None:
+                    transport.close()
+                # The port is there from the start, the server behind it is not: try again soon.
+                time.sleep(0.02)
+        raise DeadlineError(f"SSH on port {port} did not answer within {deadline.total_s:.1f} s: {reason}")
+
+    def abort(self, reason: str) -> None:
+        """End whatever runs over this connection with GuestLost(reason); called from other threads."""
+        with self._lock:
+            self._lost = self._lost or reason
+        self._transport.close()
+
+    def run(
+        self,
+        command: str,
+        *,
+        deadline: Deadline,
+        stdin: bytes = b"",
+        on_line: Callable[[bytes], None] | None = None,
+        progress_s: float | None = None,
+    ) -> Done:
+        """Run a shell command to its end.
+
+        `on_line` is called with each line of stdout as it arrives. With `progress_s`, silence of
+        that many seconds is as fatal as the deadline. Raises DeadlineError, or GuestLost when the
+        connection ends first.
+        """
+        log.debug("ssh + %s", command[:2000])
+        try:
+            channel = self._transport.open_session(timeout=max(0.5, deadline.remaining_s()))
+            channel.settimeout(_TURN_S)
+            channel.exec_command(command)
+            if stdin:
+                channel.settimeout(max(0.5, deadline.remaining_s()))
+                channel.sendall(stdin)
+                channel.settimeout(_TURN_S)
+            channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException) as e:
+            raise GuestLost(self._reason(e)) from e
+        try:
+            return self._collect(channel, command, deadline, on_line, progress_s)
+        finally:
+            channel.close()
+
+    def _collect(
+        self,
+        channel: paramiko.Channel,
+        command: str,
+        deadline: Deadline,
+        on_line: Callable[[bytes], None] | None,
+        progress_s: float | None,
+    ) -> Done:
+        out, err, line = bytearray(), bytearray(), bytearray()
+        last = time.monotonic()
+        while True:
+            try:
+                data = channel.recv(1 << 16)
+            except TimeoutError:
+                silent = time.monotonic() - last
+                if deadline.passed() or (progress_s is not None and silent > progress_s):
+                    raise DeadlineError(
+                        f"'{one_line(command, 80)}' did not end within {deadline.total_s:.0f} s"
+                        if deadline.passed()
+                        else f"'{one_line(command, 80)}' said nothing for {silent:.0f} s"
+                    ) from None
+                data = None
+            while channel.recv_stderr_ready():
+                err += channel.recv_stderr(1 << 16)[: max(0, OUTPUT_CAP - len(err))]
+            if data is None:
+                continue
+            if not data:
+                break
+            last = time.monotonic()
+            out += data[: max(0, OUTPUT_CAP - len(out))]
+            if on_line is not None:
+                *lines, rest = (bytes(line) + data).split(b"\n")
+                line = bytearray(rest[: 1 << 20])
+                for each in lines:
+                    on_line(each)
+        channel.settimeout(max(0.5, min(5.0, deadline.remaining_s())))
+        try:
+            while chunk := channel.recv_stderr(1 << 16):
+                err += chunk[: max(0, OUTPUT_CAP - len(err))]
+        except TimeoutError:
+            pass
+        if not channel.status_event.wait(max(0.5, min(5.0, deadline.remaining_s()))) or self._lost:
+            raise GuestLost(self._reason(None))
+        status = channel.recv_exit_status()
+        if status == -1 and not self._transport.is_active():
+            raise GuestLost(self._reason(None))
+        return Done(status=status, stdout=bytes(out), stderr=bytes(err))
+
+    def _reason(self, error: BaseException | None) -> str:
+        return self._lost or f"the SSH connection ended: {error or 'closed by the guest'}"
+
+    def close(self) -> None:
+        """Close the connection; harmless when it is closed already."""
+        self._transport.close()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Warm states: a guest is booted once per image, machine and QEMU; its memory serves every cell.
+
+A state is a folder in the cache: the overlay that holds disk and memory, the seed it booted with,
+and the keys that open it. It is bound to everything its memory depends on by its name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from lab import domain, paths
+from lab.deadline import Deadline
+from lab.errors import DeadlineError, GuestLost, HypervisorError
+from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Keys, Machine, boot, restore, seed_tar
+from lab.rack import Rack
+from lab.ssh import KeyPair
+
+log = logging.getLogger(__name__)
+
+PREPARE_S = 30.0
+_DISK, _SEED, _KEYS, _CONSOLE = "disk.qcow2", "seed.tar", "keys.json", "console.log"
+
+
+def folder(rack: Rack, machine: Machine) -> Path:
+    """Where the warm state of a machine is, or will be."""
+    image = machine.image
+    parts = {
+        "image": image.digest,
+        "hardware": asdict(machine.hardware),
+        "accel": machine.accel.value,
+        "versions": rack.hypervisor.version(),
+        "template": domain.template_digest(),
+        "source": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return paths.cache_dir() / "warm" / f"{image.recipe}-{image.arch.name}-{machine.hardware.name}-{digest}"
+
+
+def exists(rack: Rack, machine: Machine) -> bool:
+    """Whether a machine can be restored without booting it first."""
+    return folder(rack, machine).is_dir()
+
+
+@contextmanager
+def start(
+    rack: Rack,
+    machine: Machine,
+    *,
+    console_log: Path,
+    watch: Callable[[bytes], str | None] = lambda _data: None,
+    cold: bool = False,
+    progress: Callable[[str], None] = lambda _text: None,
+) -> Iterator[Guest]:
+    """A guest of this machine: restored from its warm state (made when there is none), or booted with `cold`.
+
+    A state that does not come back is thrown away and made again, once.
+    """
+    with ExitStack() as stack:
+        if cold:
+            progress("boot")
+            guest = stack.enter_context(boot(rack, machine, console_log=console_log, watch=watch))
+        else:
+            state = ensure(rack, machine, progress=progress)
+            try:
+                guest = stack.enter_context(_restore(rack, machine, state, console_log, watch))
+            except (HypervisorError, DeadlineError, GuestLost) as e:
+                log.warning("warm state %s does not come back (%s): making it again", state.name, e)
+                shutil.rmtree(state, ignore_errors=True)
+                state = ensure(rack, machine, progress=progress)
+                guest = stack.enter_context(_restore(rack, machine, state, console_log, watch))
+        yield guest
+
+
+def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = lambda _text: None) -> Path:
+    """The folder of a warm state, made by booting the machine once; two labs at once make it once."""
+    state = folder(rack, machine)
+    if state.is_dir():
+        return state
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with (state.parent / f".{state.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not state.is_dir():
+            progress("boot")
+            with paths.folder_whole(state) as work:
+                _make(rack, machine, work)
+    return state
+
+
+def _make(rack: Rack, machine: Machine, work: Path) -> None:
+    client, host = KeyPair.new(), KeyPair.new()
+    log.info("booting %s once for its warm state", work.name)
+    with boot(
+        rack, machine, console_log=work / _CONSOLE, overlay=work / _DISK, keys=(client, host)
+    ) as guest:
+        # What every restored guest runs first is in its page cache then.
+        guest.run(
+            f"{EDU_AWAY}; date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync",
+            deadline=Deadline.after(PREPARE_S * rack.scale),
+        )
+        guest.rack.hypervisor.save_warm(guest.name)
+    (work / _SEED).write_bytes(seed_tar(client, host, hostname="warm"))
+    paths.write_whole(work / _KEYS, json.dumps({"client": asdict(client), "host": host.public}))
+    (work / _KEYS).chmod(0o600)
+
+
+@contextmanager
+def _restore(
+    rack: Rack, machine: Machine, state: Path, console_log: Path, watch: Callable[[bytes], str | None]
+) -> Iterator[Guest]:
+    try:
+        text = json.loads((state / _KEYS).read_text())
+        keys = Keys(client=KeyPair(**text["client"]), host=text["host"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise HypervisorError(f"{state / _KEYS} is not readable") from e
+    with restore(
+        rack, machine, saved=state / _DISK, seed=state / _SEED, keys=keys, console_log=console_log, watch=watch
+    ) as guest:
+        yield guest

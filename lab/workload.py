@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Load and swaps inside one guest: raw results out, nothing judged.
+
+The guest's own tools (kmod/tools) do the work; this file is their order. Whatever was collected
+before a crash stays in `Raw`, so a lost guest still leaves its evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.deadline import Deadline
+from lab.errors import DeadlineError, GuestLost, LabError
+from lab.guest import Guest
+from lab.untrusted import clean, one_line
+
+log = logging.getLogger(__name__)
+
+FOLDER = "/run/lab"
+MARKER = "lab: marker"
+STEP_S = 40.0  # one step, on the reference host
+SILENCE_S = 30.0  # longest silence of a step that reports progress
+SWAP_S = 3.0  # added to the deadline for every swap asked for
+SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do to a guest."""
+
+    mechanism: str
+    load: str
+    swaps: int
+    seed: int
+    threads: int
+    mutant: str = ""
+
+
+@dataclass(slots=True)
+class Raw:
+    """What came back, as the tools print it (kmod/README.md); parts are missing when the guest was lost."""
+
+    data: dict[str, Any] = field(default_factory=lambda: {"swaps": [], "errors": []})
+    dmesg: str = ""
+    lost: str = ""  # the guest crashed or ended: why
+    hung: str = ""  # no progress before a deadline: what was waited for
+
+
+def execute(
+    guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Callable[[str], None]
+) -> Raw:
+    """Run one cell's load and swaps in a fresh guest.
+
+    `payload` is the tar archive of modules and tools. A crash or hang is recorded, not raised;
+    whatever can still be read from the guest (dmesg) is.
+    """
+    raw = Raw()
+    try:
+        _steps(guest, plan, payload, raw, scale=scale, phase=phase)
+    except GuestLost as e:
+        raw.lost = e.message
+        guest.console.settle(SPLAT_QUIET_S, Deadline.after(SPLAT_MAX_S))
+    except DeadlineError as e:
+        raw.hung = e.message
+    if not raw.lost and not raw.dmesg:
+        try:
+            raw.dmesg = _dmesg(guest, Deadline.after(5.0 * scale))
+        except LabError as e:
+            log.debug("no dmesg from %s: %s", guest.name, e)
+    return raw
+
+
+def _steps(
+    guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]
+) -> None:
+    def step(command: str, *, seconds: float = STEP_S) -> int:
+        """One tool to its end; its JSON lines go into `raw`, a failing status is recorded."""
+        tool = command.split()[0]
+        done = guest.run(
+            f"cd {FOLDER} && LAB_SPEED={scale:.2f} ./{command}",
+            deadline=Deadline.after(seconds * scale),
+            check=False,
+            on_line=lambda line: _take(raw.data, line),
+            progress_s=SILENCE_S * scale,
+        )
+        if done.status != 0 and not raw.data["errors"]:
+            said = one_line(done.stderr) or f"status {done.status} and no word"
+            raw.data["errors"].append(f"{tool}: {said}")
+        return done.status
+
+    phase("load")
+    guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
+    guest.run(f"echo '{MARKER} {plan.seed}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
+    mutant = f" --mutant {shlex.quote(plan.mutant)}" if plan.mutant else ""
+    common = f"--load {plan.load} --seed {plan.seed}"
+    if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0:
+        return
+    total_s = STEP_S + SWAP_S * plan.swaps
+    with _Background(lambda: step(f"hs-load {common} --threads {plan.threads}", seconds=total_s + STEP_S)):
+        phase("swap")
+        step(f"hs-ctl swap --count {plan.swaps} --seed {plan.seed}", seconds=total_s)
+        step("hs-ctl refuse")
+        step("hs-ctl stop")
+    phase("drain")
+    step("hs-ctl stats")
+    step("hs-ctl down")
+    raw.dmesg = _dmesg(guest, Deadline.after(STEP_S * scale))
+
+
+def _take(data: dict[str, Any], line: bytes) -> None:
+    """File one JSON line of a tool; anything else a hostile guest prints is dropped."""
+    try:
+        value = json.loads(clean(line))
+    except ValueError:
+        return
+    if not isinstance(value, dict):
+        return
+    if "swap" in value:
+        data["swaps"].append(value)
+    elif "swaps" in value:
+        data["swap_total"] = value["swaps"]
+    elif "error" in value:
+        data["errors"].append(str(value["error"])[:300])
+    else:
+        for key in ("load", "refusals", "stats", "down", "sections"):
+            if key in value:
+                data[key] = value[key]
+
+
+def _dmesg(guest: Guest, deadline: Deadline) -> str:
+    return clean(guest.run("dmesg", deadline=deadline).stdout)
+
+
+class _Background:
+    """A step that runs beside others; its failure is raised where the block ends, unless that failed first."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as e:
+            self._error = e
+
+    def __enter__(self) -> _Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            return  # the connection is closing; the thread ends with it
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
