@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel headers of an image, on the host, ready for a cross build.
+
+They are read out of the image's own disk with debugfs (no mount, no network, no root), so a module
+built on the host sees exactly what one built in the guest sees. Their programs (fixdep, modpost,
+objtool) are the guest's and may not run here; they are taken from the image of the same suite for
+this host's architecture and started with that image's own C library, whatever Debian the host is.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import arch as arches
+from lab import image as images
+from lab import paths, proc
+from lab.arch import Arch
+from lab.deadline import Deadline
+from lab.errors import BuildError, HostError
+from lab.image import Image
+
+ELF = b"\x7fELF"
+LIBRARIES = ("ld-linux", "libc.so.", "libelf", "libz.so.", "libzstd.so.", "liblzma.so.", "libbz2.so.")
+FORMAT = "1"  # changes when what is written below does
+
+# What the kernel's configuration found in its own compiler and an older one here may lack: left out
+# of auto.conf when the compiler refuses the flag. kbuild has a fallback for each.
+COMPILER_OPTIONS = {
+    "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT": "-fmin-function-alignment=16",  # gcc 14, Linux 6.9
+    "CONFIG_CC_HAS_SANE_FUNCTION_ALIGNMENT": "-fmin-function-alignment=16",
+}
+# Needs the kernel's vmlinux and pahole, and nothing here reads a module's BTF.
+NEVER = ("CONFIG_DEBUG_INFO_BTF_MODULES",)
+
+WRAPPER = """#!/bin/sh
+# {name} of another Debian, started with its own loader and libraries
+run="${{0%/*}}/{up}run"
+exec "$run/{loader}" --library-path "$run" --argv0 "$0" "$0.elf" "$@"
+"""
+
+
+def ensure(image: Image, *, deadline: Deadline, progress: Callable[[str], None]) -> Path:
+    """The folder to pass to kbuild as KDIR for this image, made once and cached.
+
+    Raises HostError (a program is missing), BuildError (the image has no headers, or no image for
+    this host's architecture can lend its programs).
+    """
+    folder = paths.cache_dir() / "headers" / f"{image.recipe}-{image.arch.name}-{image.digest}-{FORMAT}"
+    kdir = folder / "usr/src" / f"linux-headers-{image.release}"
+    if kdir.is_dir():
+        return kdir
+    lender = _lender(image, progress=progress)
+    progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")
+    with paths.folder_whole(folder) as work:
+        _take_headers(image, work, deadline=deadline)
+        _lend_programs(image, lender, work, deadline=deadline)
+        _adapt(image, work / "usr/src" / kdir.name, deadline=deadline)
+    return kdir
+
+
+def compiler(arch: Arch, *, deadline: Deadline) -> str:
+    """The first line the host's (cross) compiler says of itself."""
+    try:
+        return proc.run([f"{arch.cross}gcc", "--version"], deadline=deadline).stdout.splitlines()[0]
+    except HostError as e:
+        raise HostError(f"no compiler for {arch.name} on this host: {e.message}", hint="run: make setup") from e
+
+
+def _lender(image: Image, *, progress: Callable[[str], None]) -> Image:
+    """The image whose programs run on this host: itself, or its suite's for the host's architecture."""
+    native = arches.native()
+    if native is None:
+        raise HostError("modules cannot be built on this host's architecture", hint="use --build guest")
+    if native == image.arch:
+        return image
+    recipes = images.recipes()
+    suite = recipes[image.recipe].suite
+    candidates = [image.recipe, *(name for name, recipe in recipes.items() if recipe.suite == suite)]
+    for name in candidates:
+        if native.name in recipes[name].arches:
+            return images.ensure(name, native, progress=progress)
+    raise BuildError(
+        f"no {native.name} image of {suite} can lend its kbuild programs to {image.recipe}", hint="use --build guest"
+    )
+
+
+def _take_headers(image: Image, work: Path, *, deadline: Deadline) -> None:
+    """Copy usr/src and usr/lib/linux-kbuild-* out of the image."""
+    with _opened(image, work, deadline=deadline) as disk:
+        kbuilds = [name for name in disk.names("/usr/lib") if name.startswith("linux-kbuild-")]
+        disk.copy(["/usr/src"], work / "usr")
+        disk.copy([f"/usr/lib/{name}" for name in kbuilds], work / "usr/lib")
+    if not kbuilds or not (work / "usr/src" / f"linux-headers-{image.release}/Makefile").is_file():
+        raise BuildError(
+            f"the image of {image.recipe} for {image.arch.name} has no headers of its kernel {image.release}",
+            hint="build it again: lab image rm, lab image build",
+        )
+
+
+def _lend_programs(image: Image, lender: Image, work: Path, *, deadline: Deadline) -> None:
+    """Put the lender's programs in the place of the image's, each behind a script that starts it."""
+    triplet = lender.arch.cross.rstrip("-")
+    loan = work / "loan"
+    with _opened(lender, work, deadline=deadline) as disk:
+        kbuilds = [name for name in disk.names("/usr/lib") if name.startswith("linux-kbuild-")]
+        libraries = [name for name in disk.names(f"/usr/lib/{triplet}") if name.startswith(LIBRARIES)]
+        disk.copy([f"/usr/lib/{name}" for name in kbuilds], loan)
+        disk.copy([f"/usr/lib/{triplet}/{name}" for name in libraries], work / "run")
+    loader = next((name for name in libraries if name.startswith("ld-linux")), None)
+    if loader is None:
+        raise BuildError(f"the image of {lender.recipe} for {lender.arch.name} has no program loader")
+    for program in sorted((work / "usr/lib").rglob("*")):
+        if not is_elf(program):
+            continue
+        relative = program.relative_to(work / "usr/lib")
+        own = next((kbuild for kbuild in kbuilds if series(kbuild) == series(relative.parts[0])), None)
+        lent = loan / str(own) / Path(*relative.parts[1:])
+        if own is None or not is_elf(lent):
+            raise BuildError(
+                f"the {lender.arch.name} image of {lender.recipe} has no {relative} to lend",
+                hint=f"the two images are of different kernels; lab image rm {lender.recipe}, or use --build guest",
+            )
+        shutil.copy2(lent, program.with_name(f"{program.name}.elf"))
+        up = "../" * (len(relative.parts) + 1)  # from the program's folder to the top: usr, lib and the rest
+        program.unlink()
+        program.write_text(WRAPPER.format(name=program.name, up=up, loader=loader))
+        program.chmod(0o755)
+    shutil.rmtree(loan)
+
+
+def _adapt(image: Image, kdir: Path, *, deadline: Deadline) -> None:
+    """Make the headers movable, and right for this host's compiler."""
+    makefile = kdir / "Makefile"
+    here = "$(dir $(lastword $(MAKEFILE_LIST)))../"
+    makefile.write_text(re.sub(r"(?m)^include /usr/src/", f"include {here}", makefile.read_text()))
+    (kdir / ".kernelvariables").write_text(
+        f"override ARCH = {image.arch.kernel}\n"
+        f"override KERNELRELEASE = {image.release}\n"
+        f"override CROSS_COMPILE = {image.arch.cross}\n"
+        f"CC = {image.arch.cross}gcc\n"
+        "DEBIAN_KERNEL_NO_CC_VERSION_CHECK = y\n"
+    )
+    without = [*NEVER]
+    for option, flag in COMPILER_OPTIONS.items():
+        argv = [f"{image.arch.cross}gcc", "-Werror", flag, "-x", "c", "-S", "-o", "/dev/null", "/dev/null"]
+        if proc.run(argv, deadline=deadline, check=False).returncode != 0:
+            without.append(option)
+    # The C side of the configuration (autoconf.h) stays: the layout of the kernel's structures hangs on it.
+    conf = kdir / "include/config/auto.conf"
+    lines = [line for line in conf.read_text().splitlines() if line.partition("=")[0] not in without]
+    conf.write_text("\n".join(lines) + "\n")
+
+
+def series(kbuild: str) -> str:
+    """Major and minor kernel version of a linux-kbuild folder's name, e.g. 6.12."""
+    found = re.match(r"linux-kbuild-(\d+\.\d+)", kbuild)
+    return found[1] if found else kbuild
+
+
+def is_elf(path: Path) -> bool:
+    """Whether a path is a regular file (not a link) that holds a program or library."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == ELF
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """An ext4 file system in a file, read with debugfs."""
+
+    raw: Path
+    deadline: Deadline
+
+    def names(self, folder: str) -> list[str]:
+        """What a folder of the disk holds."""
+        listed = proc.run(["debugfs", "-R", f"ls -p {folder}", self.raw], deadline=self.deadline).stdout
+        rows = (line.split("/") for line in listed.splitlines() if line.startswith("/"))
+        return [row[5] for row in rows if len(row) > 5 and row[5] not in (".", "..")]
+
+    def copy(self, sources: list[str], target: Path) -> None:
+        """Copy files and folders of the disk into a host folder; what is not there is not copied."""
+        target.mkdir(parents=True, exist_ok=True)
+        # without root debugfs complains that it cannot change owners, and copies all the same
+        proc.run(["debugfs", "-R", f'rdump {" ".join(sources)} "{target}"', self.raw], deadline=self.deadline)
+
+
+@contextmanager
+def _opened(image: Image, work: Path, *, deadline: Deadline) -> Iterator[_Disk]:
+    """An image's disk; one that is not raw is unfolded into `work` for as long as it is needed."""
+    if image.disk_format == "raw":
+        yield _Disk(image.disk, deadline)
+        return
+    with tempfile.NamedTemporaryFile(prefix="disk-", dir=work) as raw:
+        proc.run(["qemu-img", "convert", "-O", "raw", image.disk, raw.name], deadline=deadline)
+        yield _Disk(Path(raw.name), deadline)

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kmod/ -> modules and guest tools: built in a guest (default) or cross on the host, cached by content.
+
+Both ways run the same kmod/Makefile with the same warnings as errors. The cache holds
+builds/DIGEST/ with the modules as built (for gdb), build.log, build.json (each file's SHA-256) and
+strip/: what goes into a guest, the modules without debug information and the tools. A folder
+appears whole or not at all; of a build that failed only the log is kept, beside it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lab import headers, paths, proc
+from lab.deadline import Deadline, wait_until
+from lab.errors import BuildError, DeadlineError
+from lab.headers import is_elf
+from lab.image import Image
+from lab.ssh import Done
+
+log = logging.getLogger(__name__)
+
+LOG, MANIFEST, STRIP = "build.log", "build.json", "strip"
+TOOLS = ("hs-ctl", "hs-load")
+CORE = "hs_core.ko"
+GUEST_FOLDER = "/tmp/kmod"  # noqa: S108  in the guest, which has no other user
+PRODUCT = re.compile(r"hs[-_][a-z0-9_-]+(\.ko)?")
+PRODUCT_MAX = 32 << 20  # bytes; a guest is not trusted to send sane sizes
+LEFTOVERS = (".o", ".ko", ".mod", ".mod.c", ".cmd", ".a", ".d", ".symvers", ".order", ".pyc")
+FORMAT = "1"  # changes when the files of a build or the way to make them do
+
+# kbuild must not see the make that started us, nor use what only the kernel's own build has.
+ENVIRONMENT = {"MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": "", "LC_ALL": "C"}
+VARIABLES = ("CONFIG_DEBUG_INFO_BTF_MODULES=",)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Modules and tools for one kernel."""
+
+    digest: str
+    folder: Path
+    where: str  # "guest", "host" or "cache"
+    seconds: float  # what making it took now; 0 from the cache
+
+
+class Guest(Protocol):
+    """What a build needs of a guest (see `lab.guest.Guest`)."""
+
+    def run(
+        self,
+        command: str,
+        *,
+        deadline: Deadline,
+        check: bool = True,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Done:
+        """Run a shell command."""
+
+    def put_tar(self, data: bytes, folder: str, *, deadline: Deadline) -> None:
+        """Unpack a tar archive into a folder."""
+
+    def get_tar(self, folder: str, names: str, *, deadline: Deadline) -> bytes:
+        """A tar archive of files of a folder."""
+
+
+def cached(image: Image, sources: Path, *, where: str, mutants: bool = False) -> Build | None:
+    """The finished build of these sources for this image, or None; a damaged one counts as none."""
+    return _load(digest(image, sources, where=where, mutants=mutants))
+
+
+def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadline, mutants: bool = False) -> Build:
+    """Build with the guest's own compiler and headers.
+
+    Raises BuildError naming the log when the compiler refuses or time is up; GuestLost passes.
+    """
+
+    def make(work: Path, log_file: Path) -> None:
+        guest.put_tar(pack(sources), GUEST_FOLDER, deadline=deadline)
+        words = ["make", "-C", GUEST_FOLDER, '-j"$(nproc)"', "KDIR=/lib/modules/$(uname -r)/build"]
+        words += [*VARIABLES, f"KCFLAGS=-fdebug-prefix-map={GUEST_FOLDER}={paths.kmod_dir()}", *_targets(mutants)]
+        command = f"{' '.join(words)} 2>&1"
+        with log_file.open("ab", buffering=0) as stream:
+            stream.write(f"+ {command}\n".encode())
+            done = guest.run(command, deadline=deadline, check=False, on_line=lambda line: _write(stream, line))
+        if done.status != 0:
+            raise _refused(log_file)
+        wanted = f'$(find . -name "hs_*.ko" -type f) {" ".join(f"tools/{tool}" for tool in TOOLS)}'
+        unpack(guest.get_tar(GUEST_FOLDER, wanted, deadline=deadline), work)
+        guest.run(f"rm -rf {GUEST_FOLDER}", deadline=deadline)
+
+    return _build(image, sources, "guest", make, deadline=deadline, mutants=mutants)
+
+
+def build_on_host(
+    image: Image, sources: Path, *, deadline: Deadline, progress: Callable[[str], None], mutants: bool = False
+) -> Build:
+    """Build with the host's (cross) compiler against the image's own headers.
+
+    Raises BuildError naming the log, HostError when a program is missing, DeadlineError never.
+    """
+
+    def make(work: Path, log_file: Path) -> None:
+        kdir = headers.ensure(image, deadline=deadline, progress=progress)
+        tree = work / "tree"
+        unpack_sources(pack(sources), tree)
+        cross = image.arch.cross
+        argv = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", f"KDIR={kdir}", f"ARCH={image.arch.kernel}"]
+        # static: the guest's C library may be older than this host's
+        argv += [f"CROSS_COMPILE={cross}", f"CC_TOOLS={cross}gcc -static", *VARIABLES]
+        argv += [f"KCFLAGS=-fdebug-prefix-map={tree}={paths.kmod_dir()}", *_targets(mutants)]
+        try:
+            proc.run(argv, deadline=deadline, env=ENVIRONMENT, log_file=log_file)
+        except proc.CommandFailed as e:
+            raise _refused(log_file) from e
+        for product in _products(tree):
+            _keep(product, work)
+        shutil.rmtree(tree)
+
+    return _build(image, sources, "host", make, deadline=deadline, mutants=mutants)
+
+
+def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
+    """What a build depends on, as 16 hexadecimal digits: sources, kernel, compiler, way."""
+    compiler = image.compiler if where == "guest" else headers.compiler(image.arch, deadline=Deadline.after(30.0))
+    sha = hashlib.sha256()
+    sha.update("\0".join((FORMAT, where, image.arch.name, image.release, compiler, str(mutants))).encode())
+    for path in source_files(sources):
+        data = path.read_bytes()
+        sha.update(f"\0{path.relative_to(sources)}\0{path.stat().st_mode & 0o100}\0{len(data)}\0".encode() + data)
+    return sha.hexdigest()[:16]
+
+
+def source_files(sources: Path) -> list[Path]:
+    """The files of the source tree, in order, without what a build in place left behind."""
+    files = (path for path in sources.rglob("*") if path.is_file() and not path.is_symlink())
+    kept = (path for path in files if not path.name.startswith(".") and not path.name.endswith(LEFTOVERS))
+    return sorted(path for path in kept if not is_elf(path))
+
+
+def pack(sources: Path) -> bytes:
+    """The source tree as a tar archive, the same bytes for the same content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in source_files(sources):
+            info = tarfile.TarInfo(str(path.relative_to(sources)))
+            info.size = path.stat().st_size
+            info.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            # A guest's clock may be behind; make complains of files from the future.
+            info.mtime = 0
+            archive.addfile(info, io.BytesIO(path.read_bytes()))
+    return out.getvalue()
+
+
+def unpack_sources(data: bytes, folder: Path) -> None:
+    """Unpack what `pack` packed."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def unpack(data: bytes, work: Path) -> None:
+    """Take modules and tools out of a guest's archive: known names, regular files, sane sizes, nothing else."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if not member.isreg() or not PRODUCT.fullmatch(name) or member.size > PRODUCT_MAX:
+                    raise BuildError(f"the guest sent something that is no module or tool: {member.name!r:.100}")
+                stream = archive.extractfile(member)
+                if stream is None or (work / name).exists():
+                    raise BuildError(f"the guest sent {name} twice")
+                (work / name).write_bytes(stream.read())
+                (work / name).chmod(0o755 if name in TOOLS else 0o644)
+    except tarfile.TarError as e:
+        raise BuildError(f"the guest sent no readable archive of what it built: {e}") from e
+
+
+def _build(
+    image: Image,
+    sources: Path,
+    where: str,
+    make: Callable[[Path, Path], None],
+    *,
+    deadline: Deadline,
+    mutants: bool,
+) -> Build:
+    """Run one way of building under the digest's lock, and put its products into the cache."""
+    name = digest(image, sources, where=where, mutants=mutants)
+    started = time.monotonic()
+    with _locked(name, deadline=deadline):
+        if (found := _load(name)) is not None:  # somebody else built it meanwhile
+            return found
+        folder, failed = _folder(name), _folder(f"{name}.{LOG}")
+        shutil.rmtree(folder, ignore_errors=True)
+        failed.unlink(missing_ok=True)
+        with paths.folder_whole(folder) as work:
+            log_file = work / LOG
+            log_file.touch()
+            try:
+                make(work, log_file)
+                _finish(image, work, deadline=deadline)
+            except (BuildError, DeadlineError) as e:
+                raise BuildError(f"the build for {_who(image)} failed: {e.message}", hint=f"log: {failed}") from e
+            finally:
+                shutil.copyfile(log_file, failed)
+        failed.unlink(missing_ok=True)
+    return Build(digest=name, folder=folder, where=where, seconds=time.monotonic() - started)
+
+
+def _finish(image: Image, work: Path, *, deadline: Deadline) -> None:
+    """Check that all is there, strip what goes into guests, write the manifest."""
+    missing = [name for name in (CORE, *TOOLS) if not (work / name).is_file()]
+    if missing:
+        raise BuildError(f"make ended well without making {', '.join(missing)}")
+    stripped = work / STRIP
+    stripped.mkdir()
+    for path in sorted(work.glob("hs*")):
+        flag = "--strip-all" if path.name in TOOLS else "--strip-debug"
+        proc.run([f"{image.arch.cross}strip", flag, "-o", stripped / path.name, path], deadline=deadline)
+    files = [path for path in sorted(work.rglob("hs*")) if path.is_file()]
+    sums = {str(path.relative_to(work)): _sha256(path) for path in files}
+    paths.write_whole(work / MANIFEST, json.dumps({"for": _who(image), "sha256": sums}, indent=1) + "\n")
+
+
+def _load(name: str) -> Build | None:
+    """A build in the cache whose every file is as it was written."""
+    folder = _folder(name)
+    try:
+        sums = json.loads((folder / MANIFEST).read_text())["sha256"]
+        if not sums or any(_sha256(folder / file) != known for file, known in sums.items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Build(digest=name, folder=folder, where="cache", seconds=0.0)
+
+
+@contextmanager
+def _locked(name: str, *, deadline: Deadline) -> Iterator[None]:
+    """Hold the lock of one build; the kernel frees it when its holder dies, however it dies."""
+    path = _folder(f".{name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        wait_until(taken, "the same build in another lab", deadline, poll_s=0.1)
+        yield
+
+
+def _targets(mutants: bool) -> tuple[str, ...]:
+    return ("all", "mutants") if mutants else ("all",)
+
+
+def _products(tree: Path) -> list[Path]:
+    """Modules and tools in a tree that was built."""
+    modules = [path for path in tree.rglob("hs_*.ko") if path.is_file()]
+    return sorted(modules) + [tree / "tools" / tool for tool in TOOLS if (tree / "tools" / tool).is_file()]
+
+
+def _keep(product: Path, work: Path) -> None:
+    if (work / product.name).exists():
+        raise BuildError(f"two files of the build are called {product.name}")
+    shutil.copy2(product, work / product.name)
+
+
+def _refused(log_file: Path) -> BuildError:
+    """The first complaint in a build's log."""
+    lines = log_file.read_text(errors="replace").splitlines()
+    told = next((line for line in lines if re.search(r"\berror:|\bERROR:|\*\*\*|undefined reference", line)), "")
+    return BuildError(told.strip()[:300] or "make said no")
+
+
+def _who(image: Image) -> str:
+    return f"{image.arch.name} {image.recipe} {image.release}"
+
+
+def _folder(name: str) -> Path:
+    return paths.cache_dir() / "builds" / name
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(stream: io.RawIOBase, line: bytes) -> None:
+    stream.write(line + b"\n")
