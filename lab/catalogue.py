@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tables of mechanisms, loads and mutants: what the lab knows of each, in one row."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from lab import paths
+from lab.errors import UsageError
+
+
+class Oracle(IntEnum):
+    """A check that needs no timing. 1 to 6 hold in every cell; 7 and 8 are the mechanism's and the load's own."""
+
+    CONSERVATION = 1  # issued = completed + failed, in the callers' counts and the kernel's
+    RESULTS = 2  # every result is its edition's, none older after a newer
+    DRAIN = 3  # references zero, old editions gone, memory freed
+    INTERRUPTS = 4  # no interrupt lost
+    DMESG = 5  # no splat, no taint not asked for
+    REFUSALS = 6  # what must be refused is, and changes nothing
+    PROMISE = 7  # what this mechanism says of itself
+    PROGRESS = 8  # calls and swaps really happened
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """One way to swap code."""
+
+    name: str
+    summary: str  # one line for `lab list mechanisms`
+    calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
+    taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What calls while the swaps happen."""
+
+    name: str
+    summary: str  # one line for `lab list loads`
+    syscalls: bool  # threads call through the character device
+    interrupts: bool  # edu devices and an hrtimer call from interrupt context
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A deliberately broken variant, and how it must be caught."""
+
+    name: str
+    replaces: str  # the module it stands in for
+    oracle: Oracle  # the one that catches it
+    mechanism: str
+    load: str
+    status: str  # the verdict it must get
+    summary: str
+
+
+MECHANISMS: dict[str, Mechanism] = {
+    mechanism.name: mechanism
+    for mechanism in (
+        Mechanism(
+            name="reload",
+            summary="rmmod, insmod: the baseline; calls in the gap fail, and the gap is the figure",
+            calls_may_fail=True,
+        ),
+        Mechanism(
+            name="refcount",
+            summary="a counter per edition: new calls go to the newest, old ones finish, unload at zero",
+            calls_may_fail=False,
+        ),
+    )
+}
+
+LOADS: dict[str, Load] = {
+    load.name: load
+    for load in (
+        Load(name="syscall", summary="threads of system calls", syscalls=True, interrupts=False),
+        Load(name="irq", summary="interrupts of edu devices and a timer", syscalls=False, interrupts=True),
+        Load(name="mixed", summary="system calls and interrupts at once", syscalls=True, interrupts=True),
+    )
+}
+
+
+def mutants() -> dict[str, Mutant]:
+    """kmod/mutants/mutants.toml, one table per mutant; empty when there is none."""
+    path = paths.kmod_dir() / "mutants" / "mutants.toml"
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path}: {e}") from e
+    return {name: _mutant(name, table) for name, table in tables.items()}
+
+
+def mutant(name: str) -> Mutant:
+    """The mutant of that name; UsageError naming the known ones otherwise."""
+    known = mutants()
+    if name not in known:
+        raise UsageError(f"unknown mutant '{name}'", hint=f"known: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def _mutant(name: str, table: dict[str, object]) -> Mutant:
+    try:
+        words = {key: str(table[key]) for key in ("replaces", "mechanism", "load", "status", "summary")}
+        return Mutant(name=name, oracle=Oracle(int(str(table["oracle"]))), **words)
+    except (KeyError, ValueError, TypeError) as e:
+        raise UsageError(f"kmod/mutants/mutants.toml: mutant '{name}': {e}", hint="a key is missing or wrong") from e

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One cell's result.json, as a type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.cell import Cell
+from lab.dmesg import Events
+from lab.measure import Samples
+from lab.verdict import Status, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """One cell's result.json. A figure that was not measured is None, never 0."""
+
+    id: str
+    arch: str
+    kernel: str
+    hardware: str
+    mechanism: str
+    load: str
+    status: Status
+    reason: str
+    release: str | None = None  # uname -r of the guest
+    accel: str | None = None
+    duration_s: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)  # start_s, build_s, load_s, ...
+    warm: bool | None = None  # restored, not booted
+    mutant: str | None = None
+    seed: int | None = None
+    calls: dict[str, int | None] | None = None
+    swaps: dict[str, int] | None = None
+    swap_ns: dict[str, dict[str, int] | None] | None = None
+    blackout_ns: int | None = None
+    blackout_exact: bool | None = None  # false: an upper bound, nothing as long was seen
+    latency_ns: dict[str, dict[str, int] | None] | None = None
+    irqs: dict[str, int] | None = None
+    editions: dict[str, int] | None = None
+    leaks: list[str] | None = None
+    splats: list[dict[str, Any]] | None = None
+    oracles: list[dict[str, Any]] = field(default_factory=list)
+    next: str = ""
+
+    @property
+    def cell(self) -> Cell:
+        """The cell it belongs to."""
+        return Cell(self.arch, self.kernel, self.mechanism, self.load, self.hardware)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in result.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CellResult:
+        """The result of a result.json; keys of a newer lab are dropped. KeyError, TypeError or ValueError if broken."""
+        known = {one.name for one in dataclasses.fields(cls)}
+        words = {key: value[key] for key in value if key in known}
+        return cls(**(words | {"status": Status(value["status"])}))
+
+
+def cell_result(
+    cell: Cell,
+    verdict: Verdict,
+    *,
+    samples: Samples | None = None,
+    events: Events | None = None,
+    release: str | None = None,
+    accel: str | None = None,
+    duration_s: float | None = None,
+    phases: Mapping[str, float] | None = None,
+    warm: bool | None = None,
+    mutant: str | None = None,
+    seed: int | None = None,
+) -> CellResult:
+    """Put together what is known of a finished cell."""
+    figures: dict[str, Any] = {}
+    if samples is not None:
+        irqs = samples.irqs
+        figures = {
+            "calls": _dict(samples.calls),
+            "swaps": _dict(samples.swaps),
+            "swap_ns": {step: _dict(spread) for step, spread in samples.swap_ns.items()},
+            "blackout_ns": samples.blackout_ns,
+            "blackout_exact": samples.blackout_exact,
+            "latency_ns": {phase: _dict(latency) for phase, latency in samples.latency_ns.items()},
+            "irqs": {"raised": irqs.raised, "handled": irqs.handled, "lost": irqs.lost} if irqs else None,
+            "editions": samples.editions,
+            "leaks": list(samples.leaks) if samples.leaks is not None else None,
+        }
+    return CellResult(
+        id=cell.id,
+        arch=cell.arch,
+        kernel=cell.kernel,
+        hardware=cell.hardware,
+        mechanism=cell.mechanism,
+        load=cell.load,
+        status=verdict.status,
+        reason=verdict.reason,
+        release=release,
+        accel=accel,
+        duration_s=round(duration_s, 3) if duration_s is not None else None,
+        phases={name: round(seconds, 3) for name, seconds in (phases or {}).items()},
+        warm=warm,
+        mutant=mutant or None,
+        seed=seed,
+        splats=_splats(events),
+        oracles=[{"oracle": one.oracle.value, "ok": one.ok, "detail": one.detail} for one in verdict.oracles],
+        next=verdict.next_command,
+        **figures,
+    )
+
+
+def _dict(value: Any) -> dict[str, Any] | None:
+    return dataclasses.asdict(value) if value is not None else None
+
+
+def _splats(events: Events | None) -> list[dict[str, Any]] | None:
+    if events is None:
+        return None
+    return [
+        {"kind": splat.kind.value, "headline": splat.decisive, "panic": splat.panic, "excerpt": list(splat.excerpt)}
+        for splat in events.splats
+    ]

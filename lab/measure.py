@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Raw counts -> samples: totals, quantiles, the blackout. Pure. What was not measured is None, never 0.
+
+Latencies come as log-bucketed histograms with `sub_bits` bits of mantissa (HdrHistogram's idea): merged by adding, and
+a quantile is the upper edge of its bucket, at most 1/2^sub_bits too high and never above the longest call seen.
+
+The blackout is the longest interval in which nobody completed a call: the longest intersection of all callers'
+gaps. A caller lists only the gaps from its floor on, so a common gap shorter than the highest floor may go unseen;
+then the floor is reported, as an upper bound, and `blackout_exact` is false.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lab import runlog
+from lab.runlog import Caller, RunLog
+
+Phase = Literal["before", "during", "after"]
+PHASES: tuple[Phase, ...] = ("before", "during", "after")
+STEPS = ("load", "publish", "drain", "unload")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Totals over every caller, threads and interrupt sources."""
+
+    issued: int
+    completed: int
+    failed: int
+    retried: int | None
+    wrong: int | None
+    stale: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """How many swaps were asked for, and what became of them."""
+
+    requested: int
+    done: int
+    refused: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One step of the swaps, ns."""
+
+    p50: int
+    max: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Call latencies of one phase, ns."""
+
+    p50: int
+    p99: int
+    p999: int
+    max: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Irqs:
+    """Interrupts of every source together."""
+
+    raised: int
+    handled: int
+
+    @property
+    def lost(self) -> int:
+        """Raised and never handled."""
+        return self.raised - self.handled
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The figures of one cell, and the typed log they come from."""
+
+    log: RunLog
+    calls: Calls | None
+    swaps: Swaps | None
+    swap_ns: dict[str, Spread | None]
+    blackout_ns: int | None
+    blackout_exact: bool | None
+    latency_ns: dict[str, Latency | None]
+    irqs: Irqs | None
+    editions: dict[str, int] | None  # name -> completed calls, the kernel's count
+    leaks: tuple[str, ...] | None
+
+
+def samples(raw: Mapping[str, Any]) -> Samples:
+    """The samples of the tools' raw output; any part may be missing, then what depends on it is None."""
+    log = runlog.read(raw)
+    blackout_ns, exact = _blackout(log)
+    total = log.swap_total
+    return Samples(
+        log=log,
+        calls=_calls(log),
+        swaps=Swaps(total.requested, total.done, total.refused, total.failed) if total else None,
+        swap_ns={step: _spread(log, step) for step in STEPS},
+        blackout_ns=blackout_ns,
+        blackout_exact=exact,
+        latency_ns={phase: _latency(log, phase) for phase in PHASES},
+        irqs=_irqs(log),
+        editions=_editions(log),
+        leaks=_leaks(log),
+    )
+
+
+def threads(log: RunLog) -> list[Caller]:
+    """The threads that call."""
+    return list(log.load.threads) if log.load else []
+
+
+def interrupt_sources(log: RunLog) -> list[Caller]:
+    """The sources that call from interrupt context."""
+    return [source for source in log.stats.sources if source.raised is not None] if log.stats else []
+
+
+def callers(log: RunLog) -> list[Caller]:
+    """Everybody who calls."""
+    return threads(log) + interrupt_sources(log)
+
+
+def bucket_top(bucket: int, sub_bits: int) -> int:
+    """The highest value, in ns, that falls into a histogram's bucket."""
+    base = 1 << sub_bits
+    if bucket < base:
+        return bucket
+    shift = (bucket >> sub_bits) - 1
+    return ((base + (bucket & (base - 1)) + 1) << shift) - 1
+
+
+def quantile(hist: Mapping[int, int], q: float, sub_bits: int) -> int | None:
+    """The value that a share `q` of all entries does not exceed, ns; None for an empty histogram."""
+    total = sum(hist.values())
+    if total == 0:
+        return None
+    rank = max(1, -(-total * round(q * 1_000_000) // 1_000_000))  # ceiling, exact for any count
+    seen = 0
+    for bucket in sorted(hist):
+        seen += hist[bucket]
+        if seen >= rank:
+            return bucket_top(bucket, sub_bits)
+    raise AssertionError("a rank is at most the total")
+
+
+def common_gaps(gaps: Sequence[Iterable[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """The intervals inside a gap of every caller, in order. Each caller's gaps do not overlap each other.
+
+    One sweep over all ends: O(n log n) for n gaps. Two gaps of a caller that touch stay apart: a call completed there.
+    """
+    edges = [(start, 1) for one in gaps for start, _ in one] + [(end, 0) for one in gaps for _, end in one]
+    edges.sort()
+    found: list[tuple[int, int]] = []
+    depth, since = 0, 0
+    for at, opens in edges:
+        if opens:
+            depth += 1
+            since = at
+        else:
+            if depth == len(gaps) and at > since:
+                found.append((since, at))
+            depth -= 1
+    return found
+
+
+def _blackout(log: RunLog) -> tuple[int | None, bool | None]:
+    """(longest common gap that touches the swaps, whether it is exact); None where gaps were not recorded."""
+    active = [caller for caller in callers(log) if caller.completed > 1]
+    if log.load is None or not active or any(caller.gaps is None for caller in active):
+        return None, None
+    floor = max(caller.gap_floor_ns or 0 for caller in active)
+    gaps = common_gaps([[(start, end) for start, end in caller.gaps or () if end > start] for caller in active])
+    if log.swaps:
+        first, last = min(swap.start_ns for swap in log.swaps), max(swap.end_ns for swap in log.swaps)
+        gaps = [(start, end) for start, end in gaps if end >= first and start <= last]
+    longest = max((end - start for start, end in gaps), default=0)
+    if longest >= floor:
+        return (longest, True) if longest else (None, None)
+    return floor, False
+
+
+def _calls(log: RunLog) -> Calls | None:
+    everybody = callers(log)
+    if log.load is None or log.stats is None:
+        return None
+    return Calls(
+        issued=sum(caller.issued for caller in everybody),
+        completed=sum(caller.completed for caller in everybody),
+        failed=sum(caller.failed for caller in everybody),
+        retried=_sum(caller.retried for caller in everybody),
+        wrong=_sum(caller.wrong for caller in everybody),
+        stale=_sum(caller.stale for caller in everybody),
+    )
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _spread(log: RunLog, step: str) -> Spread | None:
+    values = [value for swap in log.swaps if (value := getattr(swap, f"{step}_ns")) is not None]
+    return Spread(int(statistics.median_low(values)), max(values), len(values)) if values else None
+
+
+def _latency(log: RunLog, phase: Phase) -> Latency | None:
+    """The threads' latencies; where no thread calls, the interrupt sources' (the two are never mixed)."""
+    if log.load is None:
+        return None
+    group = [caller for caller in threads(log) if caller.completed and caller.hist]
+    group = group or [caller for caller in interrupt_sources(log) if caller.completed and caller.hist]
+    hist: Counter[int] = Counter()
+    longest: list[int] = []
+    for caller in group:
+        for bucket, count in getattr(caller.hist, phase):
+            hist[bucket] += count
+        if caller.max_ns and (value := getattr(caller.max_ns, phase)) is not None:
+            longest.append(value)
+    values = [quantile(hist, q, log.load.sub_bits) for q in (0.5, 0.99, 0.999, 1.0)]
+    if any(value is None for value in values):
+        return None
+    top = max(longest) if any(longest) else values[3]
+    p50, p99, p999, highest = (min(value or 0, top or 0) for value in values)
+    return Latency(p50, p99, p999, highest, sum(hist.values()))
+
+
+def _irqs(log: RunLog) -> Irqs | None:
+    sources = [source for source in interrupt_sources(log) if source.handled is not None]
+    if not sources:
+        return None
+    return Irqs(sum(source.raised or 0 for source in sources), sum(source.handled or 0 for source in sources))
+
+
+def _editions(log: RunLog) -> dict[str, int] | None:
+    if log.stats is None:
+        return None
+    totals: Counter[str] = Counter()
+    for edition in log.stats.editions:
+        totals[edition.name] += edition.completed
+    return dict(totals)
+
+
+def _leaks(log: RunLog) -> tuple[str, ...] | None:
+    if log.down is None:
+        return None
+    left = [f"module {name} still loaded" for name in log.down.modules_left]
+    return (*log.down.leaks, *left)

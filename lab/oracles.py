@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The oracles: checks that need no timing. Each says yes, no, or not judged, in one line with the numbers.
+
+1 to 6 are those of every cell; 7 is what the mechanism promises of itself, 8 that calls and swaps really happened.
+Every one has a mutant in kmod/mutants/ or a unit test that it catches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab import catalogue, measure
+from lab.catalogue import Oracle
+from lab.cell import Cell
+from lab.dmesg import Events
+from lab.measure import Samples
+from lab.runlog import Caller, Stats
+
+# What oracle 6 must have tried: each has to be refused.
+REFUSAL_CASES = ("older", "duplicate", "dissimilar", "second-swapper")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one oracle says; `ok` is None when the figures it needs are missing."""
+
+    oracle: Oracle
+    ok: bool | None
+    detail: str
+
+
+def findings(samples: Samples, events: Events | None, cell: Cell) -> list[Finding]:
+    """Ask every oracle."""
+    return [
+        conservation(samples),
+        results(samples),
+        drain(samples),
+        interrupts(samples, cell),
+        log_clean(events, cell),
+        refusals(samples),
+        promise(samples, cell),
+        progress(samples, cell),
+    ]
+
+
+def conservation(samples: Samples) -> Finding:
+    """Oracle 1: issued = completed + failed, in the callers' counts and the kernel's, edition by edition."""
+    log = samples.log
+    if log.load is None or log.stats is None:
+        return _not_judged(Oracle.CONSERVATION, samples, "load", "stats")
+    for check in (_callers_add_up, _editions_add_up, _threads_match_kernel, _versions_match):
+        if wrong := check(samples, log.stats):
+            return Finding(Oracle.CONSERVATION, False, wrong)
+    calls = samples.calls
+    assert calls is not None
+    return Finding(
+        Oracle.CONSERVATION,
+        True,
+        f"{calls.issued:,} issued = {calls.completed:,} completed + {calls.failed:,} failed, "
+        f"the same in the kernel, in each of {len(log.stats.editions)} editions",
+    )
+
+
+def _who(caller: Caller) -> str:
+    return caller.name or f"thread {caller.id}"
+
+
+def _sum_line(who: str, issued: int, completed: int, failed: int) -> str:
+    if issued == completed + failed:
+        return ""
+    off = issued - completed - failed
+    how = f"{off:,} lost" if off > 0 else f"{-off:,} too many"
+    return f"{who}: {issued:,} issued, but {completed:,} completed + {failed:,} failed: {how}"
+
+
+def _callers_add_up(samples: Samples, stats: Stats) -> str:
+    for caller in measure.threads(samples.log) + stats.sources:
+        if wrong := _sum_line(_who(caller), caller.issued, caller.completed, caller.failed):
+            return wrong
+    for caller in measure.callers(samples.log):
+        named = sum(count for _, count in caller.editions) + caller.versions_lost
+        if named != caller.completed:
+            return f"{_who(caller)}: {caller.completed:,} completed, but {named:,} of a known edition"
+    return ""
+
+
+def _editions_add_up(samples: Samples, stats: Stats) -> str:
+    for edition in stats.editions:
+        who = f"edition {edition.name} version {edition.version}"
+        if wrong := _sum_line(who, edition.issued, edition.completed, edition.failed):
+            return wrong
+    entered = sum(edition.issued for edition in stats.editions)
+    empty = stats.empty.failed if stats.empty else 0
+    issued = sum(source.issued for source in stats.sources)
+    if entered + empty != issued:
+        return f"kernel: {issued:,} calls issued, but {entered:,} entered an edition and {empty:,} found none"
+    return ""
+
+
+def _threads_match_kernel(samples: Samples, stats: Stats) -> str:
+    threads = measure.threads(samples.log)
+    sources = [source for source in stats.sources if source.raised is None]
+    for key in ("issued", "completed", "failed"):
+        ours = sum(getattr(caller, key) for caller in threads)
+        kernels = sum(getattr(source, key) for source in sources)
+        if ours != kernels:
+            return f"callers {key} {ours:,} system calls, the kernel counts {kernels:,}"
+    return ""
+
+
+def _versions_match(samples: Samples, stats: Stats) -> str:
+    if any(caller.versions_lost for caller in measure.callers(samples.log)):
+        return ""  # more versions than a caller's list holds
+    seen: Counter[int] = Counter()
+    for caller in measure.callers(samples.log):
+        for version, count in caller.editions:
+            seen[version] += count
+    counted: Counter[int] = Counter()
+    for edition in stats.editions:
+        counted[edition.version] += edition.completed
+    for version in sorted(seen.keys() | counted.keys()):
+        if seen[version] != counted[version]:
+            return f"version {version}: callers saw {seen[version]:,} results, the kernel counts {counted[version]:,}"
+    return ""
+
+
+def results(samples: Samples) -> Finding:
+    """Oracle 2: every result is the one its edition computes, and no caller sees an older edition after a newer."""
+    everybody = measure.callers(samples.log)
+    if samples.log.load is None or any(caller.wrong is None or caller.stale is None for caller in everybody):
+        return _not_judged(Oracle.RESULTS, samples, "load", "stats")
+    for caller in everybody:
+        if caller.wrong:
+            return Finding(
+                Oracle.RESULTS, False, f"{_who(caller)}: {caller.wrong:,} wrong of {caller.completed:,} results"
+            )
+        if caller.stale:
+            return Finding(
+                Oracle.RESULTS,
+                False,
+                f"{_who(caller)}: {caller.stale:,} of {caller.completed:,} calls ran an older edition after a newer",
+            )
+    total = sum(caller.completed for caller in everybody)
+    return Finding(Oracle.RESULTS, True, f"{total:,} results, none wrong, none of an older edition after a newer")
+
+
+def drain(samples: Samples) -> Finding:
+    """Oracle 3: after the last swap and drain every count is zero, old modules are gone, their memory is freed.
+
+    A call may sleep and end on another CPU than it began on, so a count is per edition: the sum over all CPUs.
+    """
+    stats, down = samples.log.stats, samples.log.down
+    wrong = ""
+    if stats is not None:
+        wrong = _references(stats)
+    if not wrong and down is not None:
+        if samples.leaks:
+            wrong = f"left behind: {'; '.join(samples.leaks)}"
+        elif not down.drained:
+            wrong = "the last drain did not end"
+    if wrong:
+        return Finding(Oracle.DRAIN, False, wrong)
+    if stats is None or down is None:
+        return _not_judged(Oracle.DRAIN, samples, "stats", "down")
+    return Finding(Oracle.DRAIN, True, f"{len(stats.editions)} editions, every count zero, nothing left behind")
+
+
+def _references(stats: Stats) -> str:
+    live = Counter(edition.slot for edition in stats.editions if edition.state == "live")
+    for edition in stats.editions:
+        who = f"edition {edition.name} version {edition.version}"
+        if edition.refs_sum != 0 or sum(edition.refs) != 0:
+            return f"{who} ({edition.state}) still has {edition.refs_sum or sum(edition.refs):,} references"
+        if edition.state not in ("live", "gone"):
+            return f"{who} is not gone but {edition.state}"
+    for slot, count in live.items():
+        if count > 1:
+            return f"slot {slot} has {count} live editions"
+    if stats.memory and stats.memory.freed > stats.memory.allocated:
+        return f"{stats.memory.freed:,} freed of {stats.memory.allocated:,} allocated"
+    return ""
+
+
+def interrupts(samples: Samples, cell: Cell) -> Finding:
+    """Oracle 4: no interrupt raised is lost."""
+    if samples.log.stats is None:
+        return _not_judged(Oracle.INTERRUPTS, samples, "stats")
+    sources = measure.interrupt_sources(samples.log)
+    if not sources:
+        if catalogue.LOADS[cell.load].interrupts:
+            return Finding(Oracle.INTERRUPTS, None, "not judged: no interrupt source reported")
+        return Finding(Oracle.INTERRUPTS, True, "no interrupts in this load")
+    for source in sources:
+        if source.handled is None:
+            return Finding(Oracle.INTERRUPTS, None, f"not judged: {_who(source)} did not count what it handled")
+        if source.raised != source.handled:
+            lost = (source.raised or 0) - source.handled
+            how = f"{lost:,} lost" if lost > 0 else f"{-lost:,} too many"
+            return Finding(
+                Oracle.INTERRUPTS, False, f"{_who(source)}: {source.raised:,} raised, {source.handled:,} handled: {how}"
+            )
+    told = ", ".join(f"{_who(source)} {source.raised:,}" for source in sources)
+    return Finding(Oracle.INTERRUPTS, True, f"every interrupt handled: {told}")
+
+
+def log_clean(events: Events | None, cell: Cell) -> Finding:
+    """Oracle 5: after the marker no splat, and no taint but those of the mechanism's own modules."""
+    if events is not None and (splat := events.worst):
+        return Finding(Oracle.DMESG, False, splat.decisive)
+    if events is None or not events.marked:
+        return Finding(Oracle.DMESG, None, "not judged: the kernel log from the marker on is missing")
+    asked = set(catalogue.MECHANISMS[cell.mechanism].taints)
+    for taint in events.taints:
+        if extra := set(taint.flags) - asked:
+            return Finding(Oracle.DMESG, False, f"kernel tainted {''.join(sorted(extra))}: {taint.line}")
+    return Finding(Oracle.DMESG, True, f"no splat in {events.lines:,} lines")
+
+
+def refusals(samples: Samples) -> Finding:
+    """Oracle 6: what must be refused is refused, with the right error, and the state is identical afterwards."""
+    cases = samples.log.refusals
+    if cases is None:
+        return _not_judged(Oracle.REFUSALS, samples, "refusals")
+    for case in cases:
+        if not case.refused:
+            return Finding(Oracle.REFUSALS, False, f"{case.case}: was let in, expected {case.expected}")
+        if case.got != case.expected:
+            return Finding(Oracle.REFUSALS, False, f"{case.case}: refused with {case.got}, expected {case.expected}")
+        if not case.same:
+            return Finding(Oracle.REFUSALS, False, f"{case.case}: refused, but the state changed")
+    tried = {case.case for case in cases}
+    if untried := [case for case in REFUSAL_CASES if case not in tried]:
+        return Finding(Oracle.REFUSALS, None, f"not judged: never tried: {', '.join(untried)}")
+    return Finding(Oracle.REFUSALS, True, f"{len(cases)} attempts refused, state unchanged")
+
+
+def promise(samples: Samples, cell: Cell) -> Finding:
+    """Oracle 7: what the mechanism says of itself: no caller sees an error unless it admits that, no hook missed."""
+    stats, calls = samples.log.stats, samples.calls
+    if stats is None or calls is None:
+        return _not_judged(Oracle.PROMISE, samples, "load", "stats")
+    if stats.nmissed:
+        return Finding(Oracle.PROMISE, False, f"{stats.nmissed:,} calls missed their hook")
+    if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
+        return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
+    if calls.failed:
+        errors: Counter[str] = Counter()
+        for caller in measure.callers(samples.log):
+            errors.update(caller.errors)
+        told = ", ".join(f"{name} {count:,}" for name, count in errors.most_common(3))
+        return Finding(
+            Oracle.PROMISE,
+            False,
+            f"{calls.failed:,} of {calls.issued:,} calls failed{f' ({told})' if told else ''}, "
+            f"{cell.mechanism} promises none",
+        )
+    return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
+
+
+def progress(samples: Samples, cell: Cell) -> Finding:
+    """Oracle 8: calls of every kind the load asks for, and every swap asked for, really happened."""
+    log, load = samples.log, catalogue.LOADS[cell.load]
+    checks: tuple[Callable[[], str], ...] = (
+        lambda: f"the guest's tools: {log.errors[0]}" if log.errors else "",
+        lambda: _swaps_done(samples),
+        lambda: _calls_made(samples, syscalls=load.syscalls, irqs=load.interrupts),
+    )
+    for check in checks:
+        if wrong := check():
+            return Finding(Oracle.PROGRESS, False, wrong)
+    swaps, calls = samples.swaps, samples.calls
+    if swaps is None or calls is None:
+        return _not_judged(Oracle.PROGRESS, samples, "load", "stats", "swap_total")
+    return Finding(Oracle.PROGRESS, True, f"{swaps.done:,} swaps under {calls.issued:,} calls")
+
+
+def _swaps_done(samples: Samples) -> str:
+    swaps = samples.swaps
+    if swaps is None:
+        return ""
+    if swaps.done == 0:
+        return f"no swap of {swaps.requested:,} was done"
+    if swaps.done < swaps.requested:
+        return f"{swaps.done:,} of {swaps.requested:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed"
+    if swaps.failed:
+        return f"{swaps.failed:,} swaps failed"
+    return ""
+
+
+def _calls_made(samples: Samples, *, syscalls: bool, irqs: bool) -> str:
+    log = samples.log
+    if log.load is None or log.stats is None:
+        return ""
+    if syscalls and not any(thread.completed for thread in log.load.threads):
+        return f"no system call of {len(log.load.threads)} threads completed"
+    if irqs:
+        for source in measure.interrupt_sources(log):
+            if not source.raised or not source.completed:
+                return f"{_who(source)}: {source.raised:,} interrupts raised, {source.completed:,} calls completed"
+    return ""
+
+
+def _not_judged(oracle: Oracle, samples: Samples, *parts: str) -> Finding:
+    missing = [part for part in parts if part in samples.log.missing]
+    return Finding(oracle, None, f"not judged: {', '.join(missing) or 'a count'} missing")

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results on disk: one folder per run, each file written whole, so that a run killed at any instant can be resumed.
+
+results/RUN/run.json              what ran, where, and every finished cell
+results/RUN/cells/ID/result.json  one cell; beside it its logs
+results/latest                    symlink to the newest run
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab import paths
+from lab.cell import Cell
+from lab.cellresult import CellResult, cell_result
+from lab.errors import HostError, LabError, UsageError
+from lab.verdict import Status
+
+__all__ = ["CellResult", "RunFolder", "cell_result", "locate", "read_run", "runs", "stored"]
+
+SCHEMA = 1
+LATEST = "latest"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+class RunFolder:
+    """The folder of one run. Methods may be called from several threads."""
+
+    def __init__(self, path: Path, head: dict[str, Any], found: Iterable[CellResult], lock: int) -> None:
+        self.path = path
+        self._head = head
+        self._results = {result.id: result for result in found}
+        self._lock = lock  # held open: whoever holds it writes this run
+        self._mutex = threading.Lock()
+        self._begun_s = time.monotonic() - float(head.get("duration_s") or 0)
+
+    @classmethod
+    def create(
+        cls,
+        results: Path,
+        *,
+        seed: int,
+        cells: Iterable[Cell],
+        host: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> RunFolder:
+        """Start a run: a new folder named by the time, run.json in it, `latest` pointing to it."""
+        started = datetime.now(UTC)
+        try:
+            results.mkdir(parents=True, exist_ok=True)
+            path = _new_folder(results, started.strftime("%Y-%m-%d_%H%M%S"))
+            head = {
+                "schema": SCHEMA,
+                "run": path.name,
+                "started": started.isoformat(timespec="seconds"),
+                "duration_s": 0.0,
+                "finished": False,
+                "seed": seed,
+                "host": dict(host or {}),
+                "matrix": {"cells": [cell.id for cell in cells], **(options or {})},
+            }
+            folder = cls(path, head, (), _hold(path))
+            folder.save()
+            _point(results / LATEST, path.name)
+        except OSError as e:
+            raise _unwritable(results, e) from e
+        return folder
+
+    @classmethod
+    def resume(cls, results: Path, run: str) -> RunFolder:
+        """Go on with a run: what has a result stays, but for ERROR, which says nothing of the product."""
+        path = locate(results, run)
+        head = read_run(path)
+        done = [result for result in stored(path) if result.status is not Status.ERROR]
+        try:
+            folder = cls(path, {key: head[key] for key in head if key != "cells"}, done, _hold(path))
+            folder._head["finished"] = False
+            folder.save()
+        except OSError as e:
+            raise _unwritable(path, e) from e
+        return folder
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """run.json without its cells."""
+        return dict(self._head)
+
+    @property
+    def results(self) -> list[CellResult]:
+        """Finished cells, in the order of the matrix."""
+        with self._mutex:
+            return self._ordered()
+
+    def has(self, cell: Cell) -> bool:
+        """Whether a cell is finished."""
+        with self._mutex:
+            return cell.id in self._results
+
+    def add_host(self, facts: Mapping[str, Any]) -> None:
+        """Record more of the host: the accelerator, once it is probed."""
+        with self._mutex:
+            self._head["host"] = {**self._head["host"], **facts}
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """Where a cell's files go; it exists afterwards."""
+        folder = self.path / "cells" / cell.id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_cell(self, result: CellResult) -> None:
+        """Keep a finished cell: its result.json first, then run.json."""
+        try:
+            paths.write_whole(self.cell_folder(result.cell) / "result.json", _text(result.to_json()))
+            with self._mutex:
+                self._results[result.id] = result
+            self.save()
+        except OSError as e:
+            raise _unwritable(self.path, e) from e
+
+    def save(self, *, finished: bool = False) -> None:
+        """Write run.json."""
+        with self._mutex:
+            self._head["duration_s"] = round(time.monotonic() - self._begun_s, 3)
+            self._head["finished"] = finished
+            cells = [result.to_json() for result in self._ordered()]
+            paths.write_whole(self.path / "run.json", _text({**self._head, "cells": cells}))
+
+    def close(self, *, finished: bool = True) -> None:
+        """End the run: run.json says whether every cell was done, and others may resume it."""
+        if self._lock < 0:
+            return
+        self.save(finished=finished)
+        os.close(self._lock)
+        self._lock = -1
+
+    def _ordered(self) -> list[CellResult]:
+        order = {name: at for at, name in enumerate(self._head["matrix"].get("cells", []))}
+        return sorted(self._results.values(), key=lambda result: order.get(result.id, len(order)))
+
+
+def locate(results: Path, run: str) -> Path:
+    """The folder of a run by its name, or `latest`; UsageError naming the newest ones otherwise."""
+    path = (results / run).resolve()
+    if not _NAME.fullmatch(run) or not (path / "run.json").is_file():
+        raise UsageError(f"no run '{run}' in {results}", hint=f"runs: {', '.join(runs(results)[:5]) or 'none yet'}")
+    return path
+
+
+def runs(results: Path) -> list[str]:
+    """Names of the runs, the newest first."""
+    names = [path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink()]
+    return sorted(names, key=_age, reverse=True)
+
+
+def _age(name: str) -> tuple[str, int]:
+    """Sorts runs by time, and those of one second by their number."""
+    stem, _, number = name[17:].partition("-")
+    return name[:17] + stem, int(number) if number.isdigit() else 1
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """A run's run.json; UsageError when it is broken."""
+    try:
+        head = json.loads((path / "run.json").read_text())
+        if head["schema"] != SCHEMA:
+            raise UsageError(f"{path}/run.json has schema {head['schema']}, this lab reads {SCHEMA}")
+        head["matrix"]["cells"], head["seed"], head["host"]  # noqa: B018 - KeyError when absent
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UsageError(f"{path}/run.json cannot be read: {e}", hint="name another run: ls results") from e
+    return dict(head)
+
+
+def stored(path: Path) -> list[CellResult]:
+    """The finished cells of a run's folder, in the order of its matrix; a broken file counts as not finished."""
+    found: list[CellResult] = []
+    for file in sorted((path / "cells").rglob("result.json")):
+        try:
+            found.append(CellResult.from_json(json.loads(file.read_text())))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    order = {name: at for at, name in enumerate(read_run(path)["matrix"]["cells"])}
+    return sorted(found, key=lambda result: order.get(result.id, len(order)))
+
+
+def _new_folder(results: Path, stem: str) -> Path:
+    """A folder nobody else has: mkdir decides between two runs of the same second."""
+    for number in range(1, 1000):
+        path = results / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise HostError(f"{results} holds a thousand runs of this second")
+
+
+def _hold(path: Path) -> int:
+    handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LabError(f"run {path.name} is still running", hint="wait for it, or start a new run") from None
+    return handle
+
+
+def _point(link: Path, target: str) -> None:
+    """Make `latest` point to a run in one step; a run that began later keeps it."""
+    if link.exists() and not link.is_symlink():
+        raise HostError(f"{link} is in the way: it is no symlink", hint=f"move it: mv {link} {link}.old")
+    if link.is_symlink() and _age(os.readlink(link)) > _age(target) and link.exists():
+        return
+    work = link.with_name(f".{LATEST}.{os.getpid()}.{threading.get_ident()}")
+    work.unlink(missing_ok=True)
+    work.symlink_to(target)
+    os.replace(work, link)
+
+
+def _unwritable(path: Path, error: OSError) -> HostError:
+    return HostError(
+        f"cannot write results in {path}: {error.strerror or error}", hint="name another folder: --results DIR"
+    )
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"

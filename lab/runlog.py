@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest's tools reported, typed. A guest is untrusted: every part is checked, bounded, and may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from lab.untrusted import one_line
+
+MAX_BUCKET = 64 << 8  # of a histogram with at most 8 sub-bits
+MAX_ITEMS = 1 << 17  # of any list
+
+Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 64) - 1)]
+Signed = Annotated[int, Field(strict=True, ge=-(1 << 63), le=(1 << 63) - 1)]
+Word = Annotated[str, Field(max_length=200)]
+Pairs = Annotated[list[tuple[Count, Count]], Field(max_length=MAX_ITEMS)]
+Buckets = Annotated[
+    list[tuple[Annotated[int, Field(strict=True, ge=0, lt=MAX_BUCKET)], Count]], Field(max_length=MAX_BUCKET)
+]
+
+
+class _Part(BaseModel):
+    """A part of the report; what the tools say beyond it is not our business."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Phases(_Part):
+    """Latency histograms, before, during and after the swaps: [bucket, count] pairs."""
+
+    before: Buckets = []
+    during: Buckets = []
+    after: Buckets = []
+
+
+class Maxima(_Part):
+    """The longest call of each phase, ns."""
+
+    before: Count | None = None
+    during: Count | None = None
+    after: Count | None = None
+
+
+class Caller(_Part):
+    """Who calls: a thread, or an interrupt source. issued counts every call begun."""
+
+    id: Count = 0
+    name: Word = ""
+    issued: Count
+    completed: Count
+    failed: Count
+    retried: Count | None = None
+    wrong: Count | None = None  # results that are not the edition's
+    stale: Count | None = None  # an older edition after a newer one
+    errors: dict[Word, Count] = {}
+    editions: Pairs = []  # [version, completed calls]
+    versions_lost: Count = 0  # completed calls of versions that found no room in that list
+    hist: Phases | None = None
+    max_ns: Maxima | None = None
+    gap_floor_ns: Count | None = None  # every shorter gap is unknown
+    gaps: Pairs | None = None  # [start, end] without a completed call, CLOCK_MONOTONIC ns
+    raised: Count | None = None  # interrupts asked for, where it is a source of them
+    handled: Count | None = None
+
+
+class LoadPart(_Part):
+    """hs-load's last line."""
+
+    started_ns: Count
+    ended_ns: Count
+    sub_bits: Annotated[int, Field(strict=True, ge=0, le=8)]
+    threads: Annotated[list[Caller], Field(max_length=4096)]
+
+
+class Swap(_Part):
+    """One line of hs-ctl swap; a step that the mechanism has not is null."""
+
+    swap: Count
+    edition: Word
+    version: Count
+    start_ns: Count
+    end_ns: Count
+    load_ns: Count | None = None
+    publish_ns: Count | None = None
+    drain_ns: Count | None = None
+    unload_ns: Count | None = None
+
+
+class SwapTotal(_Part):
+    """The last line of hs-ctl swap."""
+
+    requested: Count
+    done: Count
+    refused: Count
+    failed: Count
+
+
+class Refusal(_Part):
+    """One attempt that had to be refused; `same` says the state was identical afterwards."""
+
+    case: Word
+    expected: Word
+    got: Word
+    refused: bool
+    same: bool
+
+
+class EditionStat(_Part):
+    """The kernel's account of one registered edition."""
+
+    slot: Word
+    name: Word
+    version: Count
+    state: Word
+    issued: Count
+    completed: Count
+    failed: Count
+    refs: Annotated[list[Signed], Field(max_length=8192)] = []
+    refs_sum: Signed
+
+
+class Empty(_Part):
+    """Calls that found no edition."""
+
+    failed: Count
+
+
+class Memory(_Part):
+    """Allocations of the core, counted."""
+
+    allocated: Count
+    freed: Count
+
+
+class Stats(_Part):
+    """The kernel's account: editions, sources of calls, memory."""
+
+    mechanism: Word
+    editions: Annotated[list[EditionStat], Field(max_length=MAX_ITEMS)]
+    empty: Empty | None = None
+    sources: Annotated[list[Caller], Field(max_length=256)]
+    memory: Memory | None = None
+    nmissed: Count | None = None
+
+
+class Down(_Part):
+    """What was left after the last drain."""
+
+    leaks: Annotated[list[Word], Field(max_length=256)]
+    modules_left: Annotated[list[Word], Field(max_length=256)]
+    drained: bool
+
+
+class RunLog(BaseModel):
+    """All parts of one cell's run; None where the tools never said it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    load: LoadPart | None = None
+    swaps: tuple[Swap, ...] = ()
+    swap_total: SwapTotal | None = None
+    refusals: tuple[Refusal, ...] | None = None
+    stats: Stats | None = None
+    down: Down | None = None
+    errors: tuple[str, ...] = ()  # what the tools complained of
+    faults: tuple[str, ...] = ()  # parts that made no sense
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the parts that never came."""
+        return tuple(part for part in PARTS if getattr(self, part) is None)
+
+
+PARTS = ("load", "swap_total", "refusals", "stats", "down")
+_T = TypeVar("_T")
+
+
+def read(raw: Mapping[str, Any]) -> RunLog:
+    """The typed run log of the tools' JSON; a part that makes no sense becomes a fault and counts as missing."""
+    faults: list[str] = []
+    errors = raw.get("errors") or []
+    return RunLog(
+        load=_part(LoadPart, raw, "load", faults),
+        swaps=_part(tuple[Swap, ...], raw, "swaps", faults) or (),
+        swap_total=_part(SwapTotal, raw, "swap_total", faults),
+        refusals=_part(tuple[Refusal, ...], raw, "refusals", faults),
+        stats=_part(Stats, raw, "stats", faults),
+        down=_part(Down, raw, "down", faults),
+        errors=tuple(one_line(str(error)) for error in errors[:64]) if isinstance(errors, (list, tuple)) else (),
+        faults=tuple(faults),
+    )
+
+
+def _part(kind: type[_T], raw: Mapping[str, Any], name: str, faults: list[str]) -> _T | None:
+    value = raw.get(name)
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in (name, *first["loc"]))
+        faults.append(one_line(f"{where}: {first['msg']}"))
+        return None
