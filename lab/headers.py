@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,19 @@ from lab.image import Image
 
 ELF = b"\x7fELF"
 LIBRARIES = ("ld-linux", "libc.so.", "libelf", "libz.so.", "libzstd.so.", "liblzma.so.", "libbz2.so.")
-FORMAT = "1"  # changes when what is written below does
+FORMAT = "3"  # changes when what is written below does
 
-# What the kernel's configuration found in its own compiler and an older one here may lack: left out
-# of auto.conf when the compiler refuses the flag. kbuild has a fallback for each.
+# What the kernel's configuration found in its own, newer compiler and the one here may lack: a C probe
+# and flags for each (the kernel's own of init/Kconfig). What the compiler refuses is taken out of the
+# configuration; the kernel has a fallback for each, none of which changes a structure's layout.
 COMPILER_OPTIONS = {
-    "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT": "-fmin-function-alignment=16",  # gcc 14, Linux 6.9
-    "CONFIG_CC_HAS_SANE_FUNCTION_ALIGNMENT": "-fmin-function-alignment=16",
+    "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT": ("", "-fmin-function-alignment=16"),
+    "CONFIG_CC_HAS_SANE_FUNCTION_ALIGNMENT": ("", "-fmin-function-alignment=16"),
+    "CONFIG_CC_HAS_ASSUME": ("int f(int a) { __attribute__((__assume__(a > 0))); return a; }",),
+    "CONFIG_CC_HAS_COUNTED_BY": ("struct s { int n; int a[] __attribute__((__counted_by__(n))); } *p;",),
+    "CONFIG_CC_HAS_COUNTED_BY_PTR": ("struct s { int n; int *a __attribute__((__counted_by__(n))); } *p;",),
+    "CONFIG_CC_HAS_MULTIDIMENSIONAL_NONSTRING": ("char s[][4] __attribute__((__nonstring__)) = {};",),
+    "CONFIG_CC_OPT_INLINE_MEMSET": ("", "-finline-stringops=memset"),
 }
 # Needs the kernel's vmlinux and pahole, and nothing here reads a module's BTF.
 NEVER = ("CONFIG_DEBUG_INFO_BTF_MODULES",)
@@ -137,8 +143,8 @@ def _lend_programs(image: Image, lender: Image, work: Path, *, deadline: Deadlin
 def _adapt(image: Image, kdir: Path, *, deadline: Deadline) -> None:
     """Make the headers movable, and right for this host's compiler."""
     makefile = kdir / "Makefile"
-    here = "$(dir $(lastword $(MAKEFILE_LIST)))../"
-    makefile.write_text(re.sub(r"(?m)^include /usr/src/", f"include {here}", makefile.read_text()))
+    here = "LAB_SRC := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))/..)\n"
+    makefile.write_text(here + makefile.read_text().replace("/usr/src/", "$(LAB_SRC)/"))
     (kdir / ".kernelvariables").write_text(
         f"override ARCH = {image.arch.kernel}\n"
         f"override KERNELRELEASE = {image.release}\n"
@@ -146,15 +152,27 @@ def _adapt(image: Image, kdir: Path, *, deadline: Deadline) -> None:
         f"CC = {image.arch.cross}gcc\n"
         "DEBIAN_KERNEL_NO_CC_VERSION_CHECK = y\n"
     )
-    without = [*NEVER]
-    for option, flag in COMPILER_OPTIONS.items():
-        argv = [f"{image.arch.cross}gcc", "-Werror", flag, "-x", "c", "-S", "-o", "/dev/null", "/dev/null"]
-        if proc.run(argv, deadline=deadline, check=False).returncode != 0:
-            without.append(option)
-    # The C side of the configuration (autoconf.h) stays: the layout of the kernel's structures hangs on it.
-    conf = kdir / "include/config/auto.conf"
-    lines = [line for line in conf.read_text().splitlines() if line.partition("=")[0] not in without]
-    conf.write_text("\n".join(lines) + "\n")
+    lacking = [
+        option
+        for option, (code, *flags) in COMPILER_OPTIONS.items()
+        if not _compiles(image.arch, code, flags, deadline=deadline)
+    ]
+    _leave_out(kdir / "include/config/auto.conf", (*NEVER, *lacking), pattern=r"(\w+)=")
+    # NEVER stays in the C side: the layout of struct module hangs on it.
+    _leave_out(kdir / "include/generated/autoconf.h", lacking, pattern=r"#define (\w+) ")
+
+
+def _compiles(arch: Arch, code: str, flags: list[str], *, deadline: Deadline) -> bool:
+    """Whether the host's compiler takes a piece of C without a complaint."""
+    argv = [f"{arch.cross}gcc", "-Werror", *flags, "-x", "c", "-S", "-o", "/dev/null", "-"]
+    return proc.run(argv, stdin=f"{code}\n".encode(), deadline=deadline, check=False).returncode == 0
+
+
+def _leave_out(path: Path, options: Sequence[str], *, pattern: str) -> None:
+    """Drop the lines of a configuration file that set one of these options."""
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not ((found := re.match(pattern, line)) and found[1] in options)]
+    path.write_text("\n".join(kept) + "\n")
 
 
 def series(kbuild: str) -> str:
