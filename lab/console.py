@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lab.deadline import Deadline
@@ -72,21 +73,24 @@ class Console:
 
     def close(self) -> None:
         """Stop reading and close the log; whatever QEMU still had sent is read first."""
-        self._closed.set()
-        for sock in (self._client, self._server):
-            if sock is not None:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+        with self._changed:
+            self._closed.set()
+            sockets = [sock for sock in (self._client, self._server) if sock is not None]
+        for sock in sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=2)
         self._server.close()
         self._path.unlink(missing_ok=True)
 
     def _read(self) -> None:
         try:
-            self._client, _ = self._server.accept()
-            while data := self._client.recv(1 << 16):
+            client, _ = self._server.accept()
+            with self._changed:
+                self._client = client
+                if self._closed.is_set():
+                    return
+            while data := client.recv(1 << 16):
                 self._take(data)
         except OSError as e:
             log.debug("console %s: %s", self._path.name, e)
@@ -123,6 +127,6 @@ class Console:
         stamped = f"[{self._line_s:10.3f}] {text}\n"
         self._written += len(stamped)
         if self._written > LOG_CAP:
-            stamped = f"[{self._line_s:10.3f}] lab: the guest printed more than {LOG_CAP >> 20} MiB; the rest is dropped\n"
+            stamped = f"[{self._line_s:10.3f}] lab: more than {LOG_CAP >> 20} MiB were printed; the rest is dropped\n"
         self._log.write(stamped)
         self._log.flush()

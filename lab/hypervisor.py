@@ -93,7 +93,7 @@ class Hypervisor:
         """
         with _wrapped("restore the guest"):
             domain = self._connection.defineXML(xml)
-            definition = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+            definition = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))  # noqa: S314 - libvirt's own
             snapshot = ET.Element("domainsnapshot")
             for tag, text in (("name", SNAPSHOT), ("state", "running"), ("creationTime", "0")):
                 ET.SubElement(snapshot, tag).text = text
@@ -222,5 +222,3 @@ def _wrapped(what: str) -> Iterator[None]:
 
 def _dotted(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-

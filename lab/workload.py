@@ -23,7 +23,6 @@ from lab.untrusted import clean, one_line
 log = logging.getLogger(__name__)
 
 FOLDER = "/run/lab"
-MARKER = "lab: marker"
 STEP_S = 40.0  # one step, on the reference host
 SILENCE_S = 30.0  # longest silence of a step that reports progress
 SWAP_S = 3.0  # added to the deadline for every swap asked for
@@ -39,6 +38,7 @@ class Plan:
     swaps: int
     seed: int
     threads: int
+    marker: str  # written to the guest's kernel log first; only what follows is judged
     mutant: str = ""
 
 
@@ -52,9 +52,7 @@ class Raw:
     hung: str = ""  # no progress before a deadline: what was waited for
 
 
-def execute(
-    guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Callable[[str], None]
-) -> Raw:
+def execute(guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Callable[[str], None]) -> Raw:
     """Run one cell's load and swaps in a fresh guest.
 
     `payload` is the tar archive of modules and tools. A crash or hang is recorded, not raised;
@@ -76,9 +74,7 @@ def execute(
     return raw
 
 
-def _steps(
-    guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]
-) -> None:
+def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]) -> None:
     def step(command: str, *, seconds: float = STEP_S) -> int:
         """One tool to its end; its JSON lines go into `raw`, a failing status is recorded."""
         tool = command.split()[0]
@@ -96,7 +92,7 @@ def _steps(
 
     phase("load")
     guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
-    guest.run(f"echo '{MARKER} {plan.seed}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
+    guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
     mutant = f" --mutant {shlex.quote(plan.mutant)}" if plan.mutant else ""
     common = f"--load {plan.load} --seed {plan.seed}"
     if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0:

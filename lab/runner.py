@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One cell, from its guest to its result."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+from lab import dmesg, kbuild, measure, paths, verdict, warm, workload
+from lab.cell import Cell
+from lab.errors import LabError
+from lab.guest import Machine
+from lab.results import CellResult, RunFolder, cell_result
+from lab.workshop import Observer, RunOptions, Workshop
+
+THREADS_PER_VCPU = 2
+
+
+class Abandoned(LabError):
+    """The run was interrupted while this cell ran: there is nothing to say of it."""
+
+
+def run_cell(cell: Cell, workshop: Workshop, folder: RunFolder, observer: Observer) -> CellResult:
+    """Run one cell in a guest of its own and judge it.
+
+    Everything that can go wrong becomes the result, but for an interrupted run (Abandoned). The
+    cell's folder then holds console.log, dmesg.log, build.log, domain.xml, samples.json and repro.
+    """
+    attempt = _Attempt(cell, workshop, folder.cell_folder(cell), observer)
+    infra = ""
+    try:
+        attempt.run()
+    except LabError as e:
+        infra = e.message
+    except OSError as e:
+        infra = f"{e.strerror or e}: {e.filename or folder.path}"
+    if workshop.abandoned:
+        raise Abandoned("the run was interrupted")
+    return attempt.judge(infra)
+
+
+def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> CellResult:
+    """The result of a cell whose image, warm state or modules could not be made."""
+    judged = verdict.judge(None, None, cell=cell, infra=error.message)
+    return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
+
+
+class _Attempt:
+    """One cell on its way from guest to verdict."""
+
+    def __init__(self, cell: Cell, workshop: Workshop, folder: Path, observer: Observer) -> None:
+        self.cell, self.workshop, self.folder = cell, workshop, folder
+        self._observer = observer
+        self._started_s = self._phase_s = time.monotonic()
+        self._phase = ""
+        self._phases: dict[str, float] = {}
+        self._console = dmesg.Scanner()
+        self._machine: Machine | None = None
+        self._warm: bool | None = None
+        self._raw = workload.Raw()
+
+    def run(self) -> None:
+        """Guest, load, swaps; what comes back stays in this object."""
+        cell, workshop, options = self.cell, self.workshop, self.workshop.options
+        self.enter("build")
+        machine = self._machine = workshop.machine(cell.arch, cell.kernel, cell.hardware)
+        build = workshop.build(machine)
+        payload = workshop.payload(build)
+        shutil.copyfile(build.folder / kbuild.LOG, self.folder / "build.log")
+        paths.write_whole(self.folder / "repro", _repro(cell, options))
+        self.enter("start")
+        with warm.start(
+            workshop.rack, machine, console_log=self.folder / "console.log", watch=self._watch, cold=options.cold
+        ) as guest:
+            self._warm = guest.warm
+            workshop.enter(guest)
+            try:
+                paths.write_whole(self.folder / "domain.xml", guest.xml())
+                plan = workload.Plan(
+                    mechanism=cell.mechanism,
+                    load=cell.load,
+                    swaps=options.swaps,
+                    seed=options.seed,
+                    threads=machine.hardware.vcpus * THREADS_PER_VCPU,
+                    marker=dmesg.marker(str(options.seed)),
+                    mutant=options.mutant,
+                )
+                self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
+            finally:
+                workshop.leave(guest)
+
+    def judge(self, infra: str) -> CellResult:
+        """The verdict, and the files it rests on."""
+        self.enter("judge")
+        raw, options = self._raw, self.workshop.options
+        self._console.finish()
+        log = dmesg.read(raw.dmesg, mark=dmesg.marker(str(options.seed))) if raw.dmesg else None
+        events = log if log is not None and not self._console.splats else self._console.events()
+        samples = measure.samples(raw.data) if raw.data.get("stats") or raw.data.get("load") or raw.lost else None
+        judged = verdict.judge(
+            samples,
+            events,
+            cell=self.cell,
+            hang=raw.hung or None,
+            infra=infra or raw.lost or None,
+            seed=options.seed,
+            swaps=options.swaps,
+            mutant=options.mutant or None,
+        )
+        paths.write_whole(self.folder / "dmesg.log", raw.dmesg)
+        paths.write_whole(self.folder / "samples.json", json.dumps(raw.data) + "\n")
+        machine = self._machine
+        return cell_result(
+            self.cell,
+            judged,
+            samples=samples,
+            events=events,
+            release=machine.image.release if machine else None,
+            accel=machine.accel.value if machine else None,
+            duration_s=time.monotonic() - self._started_s,
+            phases=self._phases,
+            warm=self._warm,
+            mutant=options.mutant or None,
+            seed=options.seed,
+        )
+
+    def enter(self, phase: str) -> None:
+        """Close the phase that runs and begin another."""
+        now = time.monotonic()
+        if self._phase:
+            self._phases[f"{self._phase}_s"] = self._phases.get(f"{self._phase}_s", 0.0) + now - self._phase_s
+        self._phase, self._phase_s = phase, now
+        self._observer.cell_phase(self.cell, phase)
+
+    def _watch(self, data: bytes) -> str | None:
+        """Live: the first splat on the console ends the cell."""
+        found = self._console.feed(data)
+        return found[0].decisive if found else None
+
+
+def _repro(cell: Cell, options: RunOptions) -> str:
+    words = ["lab", "run", "cell", cell.id, "--seed", str(options.seed), "--swaps", str(options.swaps)]
+    words += ["--accel", options.accel, "--build", options.build]
+    words += ["--cold"] if options.cold else []
+    words += ["--mutant", options.mutant] if options.mutant else []
+    return shlex.join(words) + "\n"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Many cells on this machine: what can run beside what, and what is kept when somebody stops it.
+
+Cells of one architecture and kernel share an image, a warm state and a build. Those are made by
+one worker while the others run cells that are ready, so nothing waits that need not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from lab import hardware
+from lab.cell import Cell
+from lab.errors import LabError
+from lab.rack import Rack, open_rack
+from lab.results import CellResult, RunFolder
+from lab.runner import failed_before_start, run_cell
+from lab.workshop import Observer, RunOptions, Workshop
+
+log = logging.getLogger(__name__)
+
+# QEMU's own memory beside the guest's, and what must stay free for everybody else.
+_QEMU_MIB, _SPARE_MIB = 256, 1024
+
+Base = tuple[str, str, str]  # architecture, kernel, hardware: what a preparation is for
+
+
+def automatic_jobs(cells: Sequence[Cell], *, cores: int | None = None, memory_mib: int | None = None) -> int:
+    """How many guests at once: as many as there are cores and memory for, at least one."""
+    cores = cores or os.cpu_count() or 1
+    memory_mib = memory_mib or _available_mib()
+    largest = max((hardware.get(cell.hardware).memory_mib for cell in cells), default=768) + _QEMU_MIB
+    return max(1, min(cores, (memory_mib - _SPARE_MIB) // largest, len(cells) or 1))
+
+
+def run_matrix(cells: Sequence[Cell], options: RunOptions, folder: RunFolder, observer: Observer) -> list[CellResult]:
+    """Run every cell and return its results in the order of `cells`.
+
+    A cell's result is in the run folder as soon as it is known. On KeyboardInterrupt no new cell
+    starts, guests are ended, and the exception goes on after finished cells were kept.
+    """
+    with open_rack(uri=options.connect) as rack:
+        workshop = Workshop(rack, options, observer)
+        pool = Pool(rack, workshop, folder, observer, options)
+        return pool.run(cells)
+
+
+class Pool:
+    """The workers of one run."""
+
+    def __init__(
+        self, rack: Rack, workshop: Workshop, folder: RunFolder, observer: Observer, options: RunOptions
+    ) -> None:
+        self._rack = rack
+        self._workshop = workshop
+        self._folder = folder
+        self._observer = observer
+        self._options = options
+        self._stop = threading.Event()
+
+    def run(self, cells: Sequence[Cell]) -> list[CellResult]:
+        """See `run_matrix`."""
+        jobs = self._options.jobs or automatic_jobs(cells)
+        waiting: dict[Base, list[Cell]] = {}
+        for cell in cells:
+            waiting.setdefault(_base(cell), []).append(cell)
+        unprepared = list(waiting)
+        ready: list[Cell] = []
+        results: dict[Cell, CellResult] = {}
+        running: dict[Future[Callable[[], None]], None] = {}
+
+        def prepared(base: Base) -> Callable[[], None]:
+            """Prepare in a worker; what follows happens in this thread."""
+            try:
+                self._workshop.prepare(*base)
+            except LabError as e:
+                lost = [failed_before_start(cell, e, self._options) for cell in waiting[base]]
+                return lambda: self._keep(lost, results)
+            return lambda: ready.extend(waiting[base])
+
+        def finished(cell: Cell) -> Callable[[], None]:
+            result = run_cell(cell, self._workshop, self._folder, self._observer)
+            return lambda: self._keep([result], results)
+
+        executor = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="worker")
+        try:
+            while ready or unprepared or running:
+                while len(running) < jobs and (ready or unprepared):
+                    if ready:
+                        running[executor.submit(finished, ready.pop(0))] = None
+                    else:
+                        running[executor.submit(prepared, unprepared.pop(0))] = None
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    future.result()()
+        except BaseException:
+            # Guests go first: their workers then end at once, with GuestLost.
+            self._workshop.abandon()
+            raise
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+        return [results[cell] for cell in cells if cell in results]
+
+    def _keep(self, new: Sequence[CellResult], results: dict[Cell, CellResult]) -> None:
+        for result in new:
+            self._folder.write_cell(result)
+            results[result.cell] = result
+            self._observer.cell_done(result.cell, result)
+
+
+def _base(cell: Cell) -> Base:
+    return (cell.arch, cell.kernel, cell.hardware)
+
+
+def _available_mib() -> int:
+    with open("/proc/meminfo") as stream:
+        for line in stream:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) // 1024
+    return 1024

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the cells of a run share: images, machines, warm states, modules; each made once."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tarfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lab import arch as arches
+from lab import hardware, host, image, kbuild, paths, warm
+from lab.cell import Cell
+from lab.deadline import Deadline
+from lab.guest import Guest, Machine
+from lab.hypervisor import EMBED
+from lab.kbuild import Build
+from lab.rack import Rack
+from lab.results import CellResult
+
+log = logging.getLogger(__name__)
+
+BUILD_S = 600.0  # an in-guest build, on the reference host
+
+
+class Observer(Protocol):
+    """Who wants to know how a run goes; called from several threads."""
+
+    def cell_phase(self, cell: Cell, phase: str) -> None:
+        """A cell entered a phase: start, load, swap, drain, judge."""
+
+    def cell_done(self, cell: Cell, result: CellResult) -> None:
+        """A cell has its verdict."""
+
+    def note(self, text: str) -> None:
+        """Something that belongs to no cell: an image is built, a guest booted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run was asked to do, beside its cells."""
+
+    swaps: int = 20
+    seed: int = 1
+    jobs: int = 0  # 0: from cores and memory
+    accel: str = "auto"
+    build: str = "guest"
+    connect: str = EMBED
+    cold: bool = False
+    mutant: str = ""
+
+
+class Workshop:
+    """Machines and modules of a run, each made once; every method may be called from any thread."""
+
+    def __init__(self, rack: Rack, options: RunOptions, observer: Observer) -> None:
+        self.rack = rack
+        self.options = options
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._locks: dict[object, threading.Lock] = {}
+        self._machines: dict[tuple[str, str, str], Machine] = {}
+        self._builds: dict[str, Build] = {}
+        self._payloads: dict[str, bytes] = {}
+        self._guests: set[Guest] = set()
+        self.abandoned = False
+
+    def prepare(self, arch: str, kernel: str, hardware_name: str) -> None:
+        """Make everything that cells of this architecture, kernel and hardware need."""
+        machine = self.machine(arch, kernel, hardware_name)
+        if not self.options.cold:
+            warm.ensure(self.rack, machine, progress=self._noter(machine))
+        self.build(machine)
+
+    def machine(self, arch: str, kernel: str, hardware_name: str) -> Machine:
+        """The machine of a cell, its image built if need be."""
+        key = (arch, kernel, hardware_name)
+        with self._once(key):
+            if key not in self._machines:
+                row = arches.get(arch)
+                profile = hardware.get(hardware_name)
+                choice = host.accel(row, self.options.accel, progress=self._observer.note)
+                self._machines[key] = Machine(
+                    image=image.ensure(kernel, row, progress=self._observer.note), hardware=profile, accel=choice.accel
+                )
+            return self._machines[key]
+
+    def build(self, machine: Machine) -> Build:
+        """The modules and tools for a machine's kernel, from the cache or built now."""
+        with self._once(machine.image.digest):
+            if machine.image.digest not in self._builds:
+                self._builds[machine.image.digest] = self._make(machine)
+            return self._builds[machine.image.digest]
+
+    def payload(self, build: Build) -> bytes:
+        """What goes into a guest: a tar archive of stripped modules and tools."""
+        with self._once(build.digest):
+            if build.digest not in self._payloads:
+                self._payloads[build.digest] = _tar(build.folder / "strip")
+            return self._payloads[build.digest]
+
+    def enter(self, guest: Guest) -> None:
+        """Remember a running guest, so that it can be ended from outside."""
+        with self._lock:
+            self._guests.add(guest)
+        if self.abandoned:
+            guest.give_up("the run was interrupted")
+
+    def leave(self, guest: Guest) -> None:
+        """Forget a guest that ends."""
+        with self._lock:
+            self._guests.discard(guest)
+
+    def abandon(self) -> None:
+        """End what runs in every guest, now."""
+        self.abandoned = True
+        with self._lock:
+            guests = list(self._guests)
+        for guest in guests:
+            guest.give_up("the run was interrupted")
+
+    def _make(self, machine: Machine) -> Build:
+        sources, options = paths.kmod_dir(), self.options
+        mutants = bool(options.mutant)
+        if (found := kbuild.cached(machine.image, sources, where=options.build, mutants=mutants)) is not None:
+            return found
+        note = self._noter(machine)
+        if options.build == "host":
+            note("building modules on the host")
+            return kbuild.build_on_host(
+                machine.image, sources, deadline=Deadline.after(BUILD_S), progress=self._observer.note, mutants=mutants
+            )
+        note("building modules in a guest")
+        log_file = self.rack.work / f"build-{machine.image.digest}.console"
+        with warm.start(self.rack, machine, console_log=log_file, cold=options.cold) as guest:
+            self.enter(guest)
+            try:
+                return kbuild.build_in_guest(
+                    guest, machine.image, sources, deadline=Deadline.after(BUILD_S * self.rack.scale), mutants=mutants
+                )
+            finally:
+                self.leave(guest)
+
+    def _noter(self, machine: Machine) -> Callable[[str], None]:
+        where = f"{machine.image.arch.name}/{machine.image.recipe}"
+        return lambda text: self._observer.note(f"{where}: {text}")
+
+    def _once(self, key: object) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(key, threading.Lock())
+
+
+def _tar(folder: Path) -> bytes:
+    """A folder's files as an uncompressed tar archive, executable, owned by root."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted(folder.iterdir()):
+            info = tarfile.TarInfo(path.name)
+            data = path.read_bytes()
+            info.size, info.mode = len(data), 0o755
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()

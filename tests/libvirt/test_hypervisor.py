@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The libvirt side against libvirt's own test driver, and our XML against libvirt's own schema."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from lab import domain, hardware
+from lab.arch import ARCHES
+from lab.errors import HypervisorError
+from lab.hypervisor import Hypervisor
+from tests.unit.test_domain import spec
+
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+XML = "<domain type='test'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type></os></domain>"
+
+
+@pytest.fixture
+def hypervisor(tmp_path: Path) -> Iterator[Hypervisor]:
+    with Hypervisor.open("test:///default", root=tmp_path) as opened:
+        yield opened
+
+
+def test_a_booted_domain_runs_until_destroyed(hypervisor: Hypervisor) -> None:
+    hypervisor.boot(XML.format(name="g1"))
+    assert hypervisor.running("g1")
+    assert "<name>g1</name>" in hypervisor.xml("g1")
+    hypervisor.destroy("g1")
+    assert not hypervisor.running("g1")
+
+
+def test_destroy_is_idempotent(hypervisor: Hypervisor) -> None:
+    hypervisor.destroy("never-was")
+
+
+def test_what_libvirt_refuses_becomes_one_line(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorError, match="could not start the guest") as caught:
+        hypervisor.boot("<domain type='test'>")
+    assert "\n" not in caught.value.message
+
+
+def test_a_uri_that_does_not_open_has_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(HypervisorError) as caught, Hypervisor.open("nosuch:///", root=tmp_path):
+        pass
+    assert caught.value.hint
+
+
+def test_an_unknown_domain_is_not_running(hypervisor: Hypervisor) -> None:
+    assert not hypervisor.running("nobody")
+    with pytest.raises(HypervisorError):
+        hypervisor.xml("nobody")
+
+
+@pytest.mark.parametrize("kvm", [False, True])
+@pytest.mark.parametrize(
+    ("arch", "profile"),
+    [(arch, profile) for arch in ARCHES for profile, row in hardware.HARDWARE.items() if arch in row.arches],
+)
+def test_our_xml_is_valid_by_libvirts_schema(arch: str, profile: str, kvm: bool) -> None:
+    schema = etree.RelaxNG(etree.parse(SCHEMA))
+    schema.assertValid(etree.fromstring(domain.render(spec(arch, profile, kvm=kvm))))

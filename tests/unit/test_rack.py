@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is left of a lab that died: found by its lock, ended, removed. A sleeping process stands in for QEMU."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import rack, reaper
+from lab.deadline import Deadline, wait_until
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("LAB_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like a guest of the rack `r1`."""
+    argv = ["qemu-system-fake", "-c", "import time; time.sleep(600)", str(tmp_path / "run" / "r1" / "monitor.sock")]
+    with subprocess.Popen(argv, executable=sys.executable) as process:
+        wait_until(lambda: process.pid in reaper.guests(tmp_path / "run" / "r1"), "the guest", Deadline.after(5))
+        yield process
+        process.kill()
+
+
+def make(tmp_path: Path, name: str) -> Path:
+    (tmp_path / "run" / name).mkdir()
+    work = tmp_path / "cache" / "racks" / name
+    work.mkdir(parents=True)
+    (work / "g1.qcow2").write_bytes(b"x")
+    lock = tmp_path / "run" / f"{name}.lock"
+    lock.write_text(f"{work}\n")
+    return lock
+
+
+def test_gc_ends_the_guests_of_a_dead_lab(tmp_path: Path, qemu: subprocess.Popen[bytes]) -> None:
+    make(tmp_path, "r1")
+    removed = rack.gc()
+    assert qemu.wait(5) == -signal.SIGKILL
+    assert len(removed) == 1 and "1 guests" in removed[0]
+    assert not list((tmp_path / "run").iterdir())
+    assert not list((tmp_path / "cache" / "racks").iterdir())
+    assert rack.gc() == []
+
+
+def test_gc_leaves_a_living_lab_alone(tmp_path: Path, qemu: subprocess.Popen[bytes]) -> None:
+    lock = make(tmp_path, "r1")
+    with lock.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert rack.gc() == []
+        assert qemu.poll() is None
+        assert (tmp_path / "cache" / "racks" / "r1" / "g1.qcow2").exists()
+
+
+def test_gc_removes_an_overlay_folder_without_a_lock(tmp_path: Path) -> None:
+    make(tmp_path, "r2").unlink()
+    assert [str(tmp_path / "cache" / "racks" / "r2")] == rack.gc()
+
+
+def test_other_racks_guests_are_not_ours(tmp_path: Path, qemu: subprocess.Popen[bytes]) -> None:
+    assert reaper.guests(tmp_path / "run" / "r11") == []
+    assert reaper.guests(tmp_path / "run" / "r") == []
+    assert reaper.sweep(tmp_path / "run" / "r2") == 0
+    assert qemu.poll() is None
+
+
+def test_the_reaper_acts_once_the_lock_is_free(tmp_path: Path, qemu: subprocess.Popen[bytes]) -> None:
+    lock = make(tmp_path, "r1")
+    work = tmp_path / "cache" / "racks" / "r1"
+    holder = os.open(lock, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    argv = [sys.executable, "-I", "-S", reaper.__file__, str(lock), str(tmp_path / "run" / "r1"), str(work)]
+    with subprocess.Popen(argv) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert qemu.poll() is None
+        os.close(holder)
+        assert qemu.wait(5) == -signal.SIGKILL
+        assert process.wait(10) == 0
+    assert not lock.exists() and not work.exists()
