@@ -50,7 +50,7 @@ def conservation(samples: Samples) -> Finding:
     log = samples.log
     if log.load is None or log.stats is None:
         return _not_judged(Oracle.CONSERVATION, samples, "load", "stats")
-    for check in (_callers_add_up, _editions_add_up, _threads_match_kernel, _versions_match):
+    for check in (_callers_add_up, _threads_match_kernel, _editions_add_up, _versions_match):
         if wrong := check(samples, log.stats):
             return Finding(Oracle.CONSERVATION, False, wrong)
     calls = samples.calls

@@ -176,6 +176,12 @@ class RunLog(BaseModel):
 
 PARTS = ("load", "swap_total", "refusals", "stats", "down")
 _T = TypeVar("_T")
+_LOAD = TypeAdapter(LoadPart)
+_SWAPS = TypeAdapter(tuple[Swap, ...])
+_SWAP_TOTAL = TypeAdapter(SwapTotal)
+_REFUSALS = TypeAdapter(tuple[Refusal, ...])
+_STATS = TypeAdapter(Stats)
+_DOWN = TypeAdapter(Down)
 
 
 def read(raw: Mapping[str, Any]) -> RunLog:
@@ -183,23 +189,23 @@ def read(raw: Mapping[str, Any]) -> RunLog:
     faults: list[str] = []
     errors = raw.get("errors") or []
     return RunLog(
-        load=_part(LoadPart, raw, "load", faults),
-        swaps=_part(tuple[Swap, ...], raw, "swaps", faults) or (),
-        swap_total=_part(SwapTotal, raw, "swap_total", faults),
-        refusals=_part(tuple[Refusal, ...], raw, "refusals", faults),
-        stats=_part(Stats, raw, "stats", faults),
-        down=_part(Down, raw, "down", faults),
+        load=_part(_LOAD, raw, "load", faults),
+        swaps=_part(_SWAPS, raw, "swaps", faults) or (),
+        swap_total=_part(_SWAP_TOTAL, raw, "swap_total", faults),
+        refusals=_part(_REFUSALS, raw, "refusals", faults),
+        stats=_part(_STATS, raw, "stats", faults),
+        down=_part(_DOWN, raw, "down", faults),
         errors=tuple(one_line(str(error)) for error in errors[:64]) if isinstance(errors, (list, tuple)) else (),
         faults=tuple(faults),
     )
 
 
-def _part(kind: type[_T], raw: Mapping[str, Any], name: str, faults: list[str]) -> _T | None:
+def _part(kind: TypeAdapter[_T], raw: Mapping[str, Any], name: str, faults: list[str]) -> _T | None:
     value = raw.get(name)
     if value is None:
         return None
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return kind.validate_python(value)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in (name, *first["loc"]))
