@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,7 @@ class RunFolder:
     ) -> RunFolder:
         """Start a run: a new folder named by the time, run.json in it, `latest` pointing to it."""
         started = datetime.now(UTC)
+        path: Path | None = None
         try:
             results.mkdir(parents=True, exist_ok=True)
             path = _new_folder(results, started.strftime("%Y-%m-%d_%H%M%S"))
@@ -71,8 +73,10 @@ class RunFolder:
             folder = cls(path, head, (), _hold(path))
             folder.save()
             _point(results / LATEST, path.name)
-        except OSError as e:
-            raise _unwritable(results, e) from e
+        except (OSError, HostError) as e:
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
+            raise (e if isinstance(e, HostError) else _unwritable(results, e)) from e
         return folder
 
     @classmethod
