@@ -99,7 +99,7 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
             done = guest.run(command, deadline=deadline, check=False, on_line=lambda line: _write(stream, line))
         if done.status != 0:
             raise _refused(log_file)
-        wanted = f'$(find . -name "hs_*.ko" -type f) {" ".join(f"tools/{tool}" for tool in TOOLS)}'
+        wanted = f'$(find . -name "hs_*.ko" -type f) {" ".join(TOOLS)}'
         unpack(guest.get_tar(GUEST_FOLDER, wanted, deadline=deadline), work)
         guest.run(f"rm -rf {GUEST_FOLDER}", deadline=deadline)
 
@@ -273,7 +273,7 @@ def _targets(mutants: bool) -> tuple[str, ...]:
 def _products(tree: Path) -> list[Path]:
     """Modules and tools in a tree that was built."""
     modules = [path for path in tree.rglob("hs_*.ko") if path.is_file()]
-    return sorted(modules) + [tree / "tools" / tool for tool in TOOLS if (tree / "tools" / tool).is_file()]
+    return sorted(modules) + [tree / tool for tool in TOOLS if (tree / tool).is_file()]
 
 
 def _keep(product: Path, work: Path) -> None:
