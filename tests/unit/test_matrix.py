@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import matrix
+from lab import matrix, profile
 from lab.cell import Cell
 from lab.errors import UsageError
 from lab.matrix import Filters, Known
@@ -36,14 +36,14 @@ load = ["irq"]
 
 
 def cells(name: str = "default", **asked: list[str]) -> list[Cell]:
-    return matrix.cells(matrix.profile(name), Filters(**asked), KNOWN, source=name)
+    return matrix.cells(profile.profile(name), Filters(**asked), KNOWN, source=name)
 
 
 def refused(tmp_path: Path, text: str) -> UsageError:
     path = tmp_path / "my.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        matrix.cells(matrix.load(path), Filters(), KNOWN, source=str(path))
+        matrix.cells(profile.load(path), Filters(), KNOWN, source=str(path))
     assert "\n" not in caught.value.message and "\n" not in caught.value.hint
     assert caught.value.message.startswith(str(path))
     assert caught.value.hint
@@ -58,8 +58,8 @@ def test_the_default_matrix_is_24_cells() -> None:
 
 
 def test_every_profile_shipped_is_valid() -> None:
-    assert set(matrix.profiles()) == {"default", "nightly", "smoke"}
-    for name, summary in matrix.profiles().items():
+    assert set(profile.profiles()) == {"default", "nightly", "smoke"}
+    for name, summary in profile.profiles().items():
         assert summary
         assert cells(name)
     assert {cell.kernel for cell in cells("nightly")} == set(KNOWN.kernel)
@@ -156,14 +156,14 @@ def test_a_bad_file_is_told_by_file_line_and_key(tmp_path: Path, text: str, plac
 
 def test_other_bad_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        matrix.load(tmp_path / "none.toml")
+        profile.load(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="Is a directory"):
-        matrix.load(tmp_path)
+        profile.load(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b"summary = '\xe9'")
     with pytest.raises(UsageError, match="not UTF-8"):
-        matrix.load(tmp_path / "latin.toml")
+        profile.load(tmp_path / "latin.toml")
     with pytest.raises(UsageError, match="unknown profile 'weekly'"):
-        matrix.profile("weekly")
+        profile.profile("weekly")
 
 
 @given(st.text(max_size=200))
@@ -174,4 +174,4 @@ def test_no_text_breaks_it(text: str) -> None:
         file.write(text.encode(errors="surrogatepass"))
         file.flush()
         with pytest.raises(UsageError):
-            matrix.load(Path(file.name))
+            profile.load(Path(file.name))
