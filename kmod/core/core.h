@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * hotswap core - the contract for mechanisms and loads.
+ *
+ * A slot is a named entry of the module table. Each edition that registers gets a reference record (struct hs_ref) with
+ * its own counters; the slot points at the record that answers new references. A mechanism is one struct of
+ * operations: how a reference is taken and dropped, how an edition is published, and when the old one is over.
+ *
+ * Locking: hs_lock (core/table.c) guards the table of slots, their records and every change of slot->ref. Dispatch
+ * takes no lock: it reads slot->ref inside a section with preemption off, which synchronize_rcu() waits for.
+ */
+#ifndef HS_CORE_H
+#define HS_CORE_H
+
+#include <linux/jump_label.h>
+#include <linux/list.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/seq_file.h>
+#include <linux/swait.h>
+#include "../include/hotswap.h"
+#include "../include/hs_recorder.h"
+
+struct hs_slot;
+
+/* struct hs_count - one CPU's share of an edition's counters; only ever incremented, so that any context may. */
+struct hs_count {
+	unsigned long enter;	/* references taken */
+	unsigned long exit;	/* references dropped: calls completed */
+	unsigned long failed;	/* look-ups that found the edition but could not take it */
+};
+
+enum hs_state {
+	HS_LIVE,		/* answers new references */
+	HS_RETIRED,		/* replaced; old references may be in flight */
+	HS_GONE,		/* no reference is left; its module may go */
+};
+
+/**
+ * struct hs_ref - the reference manager's record of one edition
+ * @edition:	what registered; not to be used once the state is HS_GONE
+ * @call:	edition->call
+ * @count:	its counters; NULL once folded into @total
+ * @version:	edition->version
+ * @identity:	edition->identity
+ * @draining:	set when nobody may take new references: whoever drops one kicks @drained
+ * @drained:	where the swapper waits for the last reference
+ * @slot:	where it stands
+ * @node:	in slot->refs
+ * @name:	edition->name
+ * @module:	name of its module
+ * @state:	enum hs_state, under hs_lock
+ * @total:	the counters' sums, once gone
+ */
+struct hs_ref {
+	const struct hs_edition *edition;
+	int (*call)(const struct hs_edition *self, struct hs_call *call);
+	struct hs_count __percpu *count;
+	u32 version;
+	u32 identity;
+	bool draining;
+	struct swait_queue_head drained;
+
+	struct hs_slot *slot;
+	struct list_head node;
+	char name[HS_NAME_LEN];
+	char module[HS_MODULE_LEN];
+	enum hs_state state;
+	struct hs_count total;
+};
+
+/**
+ * struct hs_mechanism - how editions of a slot are swapped
+ * @name:	as in core's parameter `mechanism`
+ * @owner:	THIS_MODULE
+ * @order:	enum hs_order: whether the new edition comes before the old one goes
+ * @call:	one reference: look up, take, run @op of the edition, drop. Context: any. Return: the edition's answer, or
+ *		-ENODEV if nobody stands behind the slot.
+ * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before @put if it
+ *		runs in process context. Return: the record, or NULL.
+ * @put:	drop what @get took. Context: any.
+ * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
+ * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process, hs_lock held.
+ * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no lock.
+ *		Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
+ * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
+ * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no reference
+ *		is left. Context: process, hs_lock held.
+ * @node:	the core's
+ *
+ * @drain and @release are NULL for HS_OLD_FIRST: unloading the module is their drain.
+ */
+struct hs_mechanism {
+	const char *name;
+	struct module *owner;
+	enum hs_order order;
+	int (*call)(struct hs_slot *slot, struct hs_call *call);
+	struct hs_ref *(*get)(struct hs_slot *slot);
+	void (*put)(struct hs_ref *ref);
+	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
+	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
+	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms);
+	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
+	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
+	struct list_head node;
+};
+
+/**
+ * struct hs_slot - one entry of the module table
+ * @ref:	who answers new references. Written with smp_store_release() by publish; read with preemption off.
+ * @call:	mechanism->call, one load closer
+ * @empty:	calls that found nobody, by CPU
+ * @mechanism:	who swaps it
+ * @retiring:	the replaced edition until its drain is over: a swap is in progress
+ * @draining:	somebody is in the mechanism's drain
+ * @newest:	highest version accepted; 0 before the first edition
+ * @swaps:	editions accepted after the first
+ * @users:	loads that hold the slot, and live or retired editions
+ * @publish_ns:	how long the last publish took
+ * @interface:	of the first edition, and so of all
+ * @layout:	of @state
+ * @state:	handed from edition to edition
+ * @refs:	records of every edition that ever registered, oldest first
+ */
+struct hs_slot {
+	struct hs_ref *ref;
+	int (*call)(struct hs_slot *slot, struct hs_call *call);
+	unsigned long __percpu *empty;
+
+	const struct hs_mechanism *mechanism;
+	struct list_head node;
+	char name[HS_NAME_LEN];
+	struct hs_ref *retiring;
+	bool draining;
+	u32 newest;
+	u32 swaps;
+	unsigned int users;
+	u64 publish_ns;
+	u64 interface;
+	struct hs_layout layout;
+	void *state;
+	struct list_head refs;
+};
+
+/**
+ * struct hs_source - a place where calls come from
+ * @name:	as in the statistics
+ * @slot:	which it calls
+ * @start:	begin. Context: process. Return: 0 or -errno. NULL for a source that user space drives.
+ * @stop:	end; returns when none is in flight. Context: process.
+ * @totals:	for a source without @rec: calls issued, completed, failed
+ * @raised:	interrupts asked for; one writer
+ * @handled:	of those, how many reached the handler; one writer
+ * @overruns:	periods that a timer missed because the machine was late; nobody asked for those
+ * @random:	state of hs_random(); set by the core
+ * @rec:	figures; allocated by the core for sources with @start
+ * @node:	the core's
+ */
+struct hs_source {
+	const char *name;
+	struct hs_slot *slot;
+	int (*start)(struct hs_source *source);
+	void (*stop)(struct hs_source *source);
+	void (*totals)(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed);
+	u64 raised;
+	u64 handled;
+	u64 overruns;
+	u64 random;
+	struct hs_recorder *rec;
+	struct list_head node;
+};
+
+/* Race points: named instants where order matters. A nop when off, a seeded delay when on; see core/race.c. */
+DECLARE_STATIC_KEY_FALSE(hs_race_key);
+void hs_race_hit(const char *point);
+
+#define HS_RACE(point) do {					\
+	if (static_branch_unlikely(&hs_race_key))		\
+		hs_race_hit(point);				\
+} while (0)
+
+/* Counting. Whoever calls these has preemption off. this_cpu_inc() is whole against interrupts on every architecture. */
+static __always_inline void hs_ref_enter(struct hs_ref *ref)
+{
+	this_cpu_inc(ref->count->enter);
+}
+
+static __always_inline void hs_ref_exit(struct hs_ref *ref)
+{
+	this_cpu_inc(ref->count->exit);
+}
+
+static __always_inline void hs_ref_failed(struct hs_ref *ref)
+{
+	this_cpu_inc(ref->count->enter);
+	this_cpu_inc(ref->count->failed);
+}
+
+/* Run a referenced edition and say who answered. */
+static __always_inline int hs_ref_call(struct hs_ref *ref, struct hs_call *call)
+{
+	call->version = ref->version;
+	call->identity = ref->identity;
+	return ref->call(ref->edition, call);
+}
+
+/* No edition stands behind the slot. */
+static __always_inline int hs_slot_empty(struct hs_slot *slot)
+{
+	this_cpu_inc(*slot->empty);
+	return -ENODEV;
+}
+
+/* One call, from any context. */
+static __always_inline int hs_dispatch(struct hs_slot *slot, struct hs_call *call)
+{
+	return slot->call(slot, call);
+}
+
+/* table.c */
+struct hs_slot *hs_slot_get(const char *name);
+void hs_slot_put(struct hs_slot *slot);
+int hs_mechanism_register(struct hs_mechanism *mechanism);
+void hs_mechanism_unregister(struct hs_mechanism *mechanism);
+int hs_slot_drain(struct hs_ctl_drain *drain);
+int hs_slot_info(struct hs_ctl_info *info);
+void hs_table_show(struct seq_file *seq, bool counts);
+
+/* ref.c */
+struct hs_ref *hs_ref_new(struct hs_slot *slot, struct hs_edition *edition);
+void hs_ref_sum(const struct hs_ref *ref, struct hs_count *sum);
+long hs_ref_outstanding(const struct hs_ref *ref);
+void hs_ref_gone(struct hs_ref *ref);
+void hs_ref_free(struct hs_ref *ref);
+void hs_ref_show(struct seq_file *seq, const struct hs_ref *ref, bool counts);
+void __percpu *hs_alloc_percpu(size_t size);
+void hs_free_percpu(void __percpu *memory);
+s64 hs_memory_held(void);
+void hs_memory_show(struct seq_file *seq);
+
+/* source.c */
+int hs_source_register(struct hs_source *source);
+void hs_source_unregister(struct hs_source *source);
+void hs_source_call(struct hs_source *source);
+int hs_sources_start(void);
+void hs_sources_stop(void);
+u64 hs_sources_progress(void);
+u32 hs_sources_number(void);
+void hs_sources_phase(u32 phase);
+void hs_sources_show(struct seq_file *seq);
+
+/* race.c */
+void hs_race_show(struct seq_file *seq);
+
+#endif /* HS_CORE_H */

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which editions a slot lets in.
+ *
+ * Purpose: the version and similarity policy. Everything is decided before anything changes, so that a refusal leaves
+ * the table as it was.
+ */
+#ifndef HS_POLICY_H
+#define HS_POLICY_H
+
+#include "core.h"
+
+static inline bool hs_version_older(u32 version, u32 newest)
+{
+	return version < newest;
+}
+
+/*
+ * Return: 0, or why this edition may not stand behind this slot:
+ * -EINVAL	no version, name or function
+ * -EPROTOTYPE	another interface than the slot's
+ * -EPROTO	another state layout than the slot's
+ * -ESTALE	older than an edition that was here
+ * -EEXIST	this version was here already
+ * -EBUSY	another swap is in progress, or the mechanism wants the old edition out first
+ */
+static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_edition *edition)
+{
+	if (!edition->version || !edition->name || !edition->call || !edition->owner)
+		return -EINVAL;
+	if (!slot->newest)
+		return 0;
+	if (edition->interface != slot->interface)
+		return -EPROTOTYPE;
+	if (edition->layout.hash != slot->layout.hash || edition->layout.size != slot->layout.size)
+		return -EPROTO;
+	if (hs_version_older(edition->version, slot->newest))
+		return -ESTALE;
+	if (edition->version == slot->newest)
+		return -EEXIST;
+	if (slot->retiring || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
+		return -EBUSY;
+	return 0;
+}
+
+#endif /* HS_POLICY_H */

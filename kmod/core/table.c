@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap core: the module table.
+ *
+ * Purpose: slots, the editions that registered for them, and the one swap at a time that each slot allows.
+ *
+ * A swap has two halves. Registration (the new module's init) checks the policy, sets up the edition's counter and
+ * publishes it: from then on it answers every new reference. The second half is the swapper's: hs_slot_drain() waits
+ * until the old edition has no references and lets go of its module, which the swapper then unloads. In between the
+ * slot refuses other editions.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/mutex.h>
+#include <linux/ktime.h>
+#include "core.h"
+#include "policy.h"
+
+static char *mechanism = "refcount";
+module_param(mechanism, charp, 0444);
+MODULE_PARM_DESC(mechanism, "how editions of new slots are swapped");
+
+/* Guards slots, mechanisms, every record's state and every write of slot->ref. Never taken by a dispatch. */
+static DEFINE_MUTEX(hs_lock);
+static LIST_HEAD(slots);
+static LIST_HEAD(mechanisms);
+
+static struct hs_slot *find_slot(const char *name)
+{
+	struct hs_slot *slot;
+
+	lockdep_assert_held(&hs_lock);
+	list_for_each_entry(slot, &slots, node)
+		if (!strcmp(slot->name, name))
+			return slot;
+	return NULL;
+}
+
+static const struct hs_mechanism *find_mechanism(const char *name)
+{
+	struct hs_mechanism *mech;
+
+	lockdep_assert_held(&hs_lock);
+	list_for_each_entry(mech, &mechanisms, node)
+		if (!strcmp(mech->name, name))
+			return mech;
+	return NULL;
+}
+
+/**
+ * hs_mechanism_register - make a mechanism known
+ * @mech: stays valid until it is unregistered
+ *
+ * Context: process, may sleep. Return: 0, or -EEXIST.
+ */
+int hs_mechanism_register(struct hs_mechanism *mech)
+{
+	int err = -EEXIST;
+
+	mutex_lock(&hs_lock);
+	if (!find_mechanism(mech->name)) {
+		list_add_tail(&mech->node, &mechanisms);
+		err = 0;
+	}
+	mutex_unlock(&hs_lock);
+	return err;
+}
+EXPORT_SYMBOL_GPL(hs_mechanism_register);
+
+/**
+ * hs_mechanism_unregister - forget a mechanism
+ * @mech: no slot uses it: each slot holds its module
+ *
+ * Context: process, may sleep.
+ */
+void hs_mechanism_unregister(struct hs_mechanism *mech)
+{
+	mutex_lock(&hs_lock);
+	list_del(&mech->node);
+	mutex_unlock(&hs_lock);
+}
+EXPORT_SYMBOL_GPL(hs_mechanism_unregister);
+
+static void free_slot(struct hs_slot *slot)
+{
+	struct hs_ref *ref, *next;
+
+	list_for_each_entry_safe(ref, next, &slot->refs, node)
+		hs_ref_free(ref);
+	if (slot->mechanism)
+		module_put(slot->mechanism->owner);
+	hs_free_percpu(slot->empty);
+	hs_free(slot->state);
+	hs_free(slot);
+}
+
+static struct hs_slot *new_slot(const char *name)
+{
+	const struct hs_mechanism *mech = find_mechanism(mechanism);
+	struct hs_slot *slot = mech ? hs_zalloc(sizeof(*slot)) : NULL;
+
+	if (!slot)
+		return NULL;
+	INIT_LIST_HEAD(&slot->refs);
+	slot->empty = hs_alloc_percpu(sizeof(long));
+	if (!slot->empty || !try_module_get(mech->owner)) {
+		free_slot(slot);
+		return NULL;
+	}
+	slot->mechanism = mech;
+	slot->call = mech->call;
+	strscpy(slot->name, name, sizeof(slot->name));
+	list_add_tail(&slot->node, &slots);
+	return slot;
+}
+
+/* Drop one user; the last one frees the slot and its history. */
+static void drop_slot(struct hs_slot *slot)
+{
+	lockdep_assert_held(&hs_lock);
+	if (--slot->users)
+		return;
+	list_del(&slot->node);
+	free_slot(slot);
+}
+
+/**
+ * hs_slot_get - the slot of that name, made if need be
+ * @name: its name
+ *
+ * Context: process, may sleep. Return: the slot, held until hs_slot_put(); NULL without memory or mechanism.
+ */
+struct hs_slot *hs_slot_get(const char *name)
+{
+	struct hs_slot *slot;
+
+	mutex_lock(&hs_lock);
+	slot = find_slot(name) ?: new_slot(name);
+	if (slot)
+		slot->users++;
+	mutex_unlock(&hs_lock);
+	return slot;
+}
+EXPORT_SYMBOL_GPL(hs_slot_get);
+
+/**
+ * hs_slot_put - let go of a slot
+ * @slot: none of the caller's references to it is in flight
+ *
+ * Context: process, may sleep.
+ */
+void hs_slot_put(struct hs_slot *slot)
+{
+	mutex_lock(&hs_lock);
+	drop_slot(slot);
+	mutex_unlock(&hs_lock);
+}
+EXPORT_SYMBOL_GPL(hs_slot_put);
+
+/* The slot's state is the first edition's; later ones, of the same layout, find it as it is. */
+static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
+{
+	if (!slot->state && edition->layout.size) {
+		slot->state = hs_zalloc(edition->layout.size);
+		if (!slot->state)
+			return -ENOMEM;
+		if (edition->state_init)
+			edition->state_init(slot->state);
+	}
+	edition->state = slot->state;
+	return 0;
+}
+
+/* Take @old out of the slot and put @new in; either may be NULL. */
+static void publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+{
+	u64 start = ktime_get_ns();
+
+	lockdep_assert_held(&hs_lock);
+	slot->mechanism->publish(slot, new, old);
+	slot->publish_ns = ktime_get_ns() - start;
+	if (old) {
+		old->state = HS_RETIRED;
+		slot->retiring = old;
+	}
+}
+
+static int admit(struct hs_slot *slot, struct hs_edition *edition)
+{
+	struct hs_ref *ref;
+	int err;
+
+	err = hs_policy_check(slot, edition);
+	if (err)
+		return err;
+	ref = hs_ref_new(slot, edition);
+	if (!ref)
+		return -ENOMEM;
+	err = attach_state(slot, edition) ?: slot->mechanism->adopt(slot, ref);
+	if (err) {
+		hs_ref_free(ref);
+		return err;
+	}
+	edition->ref = ref;
+	list_add_tail(&ref->node, &slot->refs);
+	slot->users++;
+	if (slot->newest)
+		slot->swaps++;
+	slot->newest = edition->version;
+	slot->interface = edition->interface;
+	slot->layout = edition->layout;
+	publish(slot, ref, slot->ref);
+	return 0;
+}
+
+/**
+ * hs_edition_register - stand behind a slot
+ * @edition: stays valid until it is unregistered
+ *
+ * On success new references run in @edition before this returns. On failure nothing has changed.
+ *
+ * Context: process, may sleep; last act of module_init(). Return: 0; -ENOENT if nobody uses a slot of that name; or what
+ * hs_policy_check() says.
+ */
+int hs_edition_register(struct hs_edition *edition)
+{
+	struct hs_slot *slot;
+	int err = -ENOENT;
+
+	mutex_lock(&hs_lock);
+	slot = find_slot(edition->slot);
+	if (slot)
+		err = admit(slot, edition);
+	mutex_unlock(&hs_lock);
+	return err;
+}
+EXPORT_SYMBOL_GPL(hs_edition_register);
+
+/**
+ * hs_edition_unregister - the edition's module is being unloaded
+ * @edition: what was registered; no reference to it is left when this returns
+ *
+ * Context: process, may sleep; first act of module_exit().
+ */
+void hs_edition_unregister(struct hs_edition *edition)
+{
+	struct hs_ref *ref = edition->ref;
+	struct hs_slot *slot = ref->slot;
+
+	mutex_lock(&hs_lock);
+	if (ref->state == HS_LIVE && slot->mechanism->leave) {
+		slot->mechanism->leave(slot, ref);
+		hs_ref_gone(ref);
+	}
+	WARN_ONCE(ref->state != HS_GONE, "%s unloaded with references", ref->name);
+	drop_slot(slot);
+	mutex_unlock(&hs_lock);
+}
+EXPORT_SYMBOL_GPL(hs_edition_unregister);
+
+/* Begin a drain: the record to wait for, NULL if there is none, or an error. */
+static struct hs_ref *begin_drain(struct hs_slot *slot, bool retire)
+{
+	lockdep_assert_held(&hs_lock);
+	if (slot->draining)
+		return ERR_PTR(-EBUSY);
+	if (retire && !slot->retiring && slot->ref && slot->mechanism->drain)
+		publish(slot, NULL, slot->ref);
+	slot->draining = slot->retiring;
+	return slot->retiring;
+}
+
+/*
+ * HS_CTL_DRAIN. The slot stays in the table meanwhile: a live or retired edition is one of its users.
+ * Context: process, may sleep. Return: 0, -ENOENT, -EBUSY (another drain runs), or what the mechanism's drain says.
+ */
+int hs_slot_drain(struct hs_ctl_drain *drain)
+{
+	u64 start = ktime_get_ns();
+	struct hs_slot *slot;
+	struct hs_ref *old;
+	int err;
+
+	drain->module[0] = 0;
+	mutex_lock(&hs_lock);
+	slot = find_slot(drain->slot);
+	old = slot ? begin_drain(slot, drain->retire) : ERR_PTR(-ENOENT);
+	mutex_unlock(&hs_lock);
+	if (IS_ERR_OR_NULL(old))
+		return PTR_ERR_OR_ZERO(old);
+
+	err = slot->mechanism->drain(slot, old, drain->timeout_ms);
+
+	mutex_lock(&hs_lock);
+	slot->draining = false;
+	if (!err) {
+		strscpy(drain->module, old->module, sizeof(drain->module));
+		slot->retiring = NULL;
+		slot->mechanism->release(slot, old);
+		hs_ref_gone(old);
+	}
+	mutex_unlock(&hs_lock);
+	drain->drain_ns = ktime_get_ns() - start;
+	return err;
+}
+
+/* HS_CTL_INFO. Context: process, may sleep. Return: 0 or -ENOENT. */
+int hs_slot_info(struct hs_ctl_info *info)
+{
+	struct hs_slot *slot;
+	int err = -ENOENT;
+
+	mutex_lock(&hs_lock);
+	slot = find_slot(info->slot);
+	if (slot) {
+		*info = (struct hs_ctl_info) { };
+		strscpy(info->slot, slot->name, sizeof(info->slot));
+		strscpy(info->mechanism, slot->mechanism->name, sizeof(info->mechanism));
+		info->order = slot->mechanism->order;
+		info->newest = slot->newest;
+		info->swaps = slot->swaps;
+		info->publish_ns = slot->publish_ns;
+		if (slot->ref) {
+			strscpy(info->edition, slot->ref->name, sizeof(info->edition));
+			strscpy(info->module, slot->ref->module, sizeof(info->module));
+			info->version = slot->ref->version;
+		}
+		if (slot->retiring)
+			strscpy(info->retiring, slot->retiring->module, sizeof(info->retiring));
+		err = 0;
+	}
+	mutex_unlock(&hs_lock);
+	return err;
+}
+
+static unsigned long count_empty(const struct hs_slot *slot)
+{
+	unsigned long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(*per_cpu_ptr(slot->empty, cpu));
+	return sum;
+}
+
+/* The table as JSON members; without @counts only what a refused registration must leave as it was. */
+void hs_table_show(struct seq_file *seq, bool counts)
+{
+	unsigned long empty = 0;
+	const char *separator = "";
+	struct hs_slot *slot;
+	struct hs_ref *ref;
+
+	mutex_lock(&hs_lock);
+	seq_printf(seq, "\"mechanism\":\"%s\",\"slots\":[", mechanism);
+	list_for_each_entry(slot, &slots, node) {
+		ref = slot->ref;
+		seq_printf(seq, "%s{\"name\":\"%s\",\"edition\":\"%s\",\"version\":%u,\"newest\":%u,\"swaps\":%u}",
+			   separator, slot->name, ref ? ref->name : "", ref ? ref->version : 0, slot->newest,
+			   slot->swaps);
+		separator = ",";
+		empty += count_empty(slot);
+	}
+	seq_puts(seq, "],\"editions\":[");
+	separator = "";
+	list_for_each_entry(slot, &slots, node) {
+		list_for_each_entry(ref, &slot->refs, node) {
+			seq_puts(seq, separator);
+			hs_ref_show(seq, ref, counts);
+			separator = ",";
+		}
+	}
+	seq_puts(seq, "]");
+	if (counts)
+		seq_printf(seq, ",\"empty\":{\"failed\":%lu}", empty);
+	mutex_unlock(&hs_lock);
+}

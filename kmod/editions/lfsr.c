@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap edition of slot "calc": lfsr, a shift register stepped by its version.
+ *
+ * Purpose: one of the editions that swaps cycle through; see include/hs_algorithms.h for what it computes.
+ *
+ * Usage: insmod hs_ed_lfsr.ko version=2
+ */
+#include "edition.h"
+
+static noinline int lfsr_call(const struct hs_edition *self, struct hs_call *call)
+{
+	u64 x = edition_argument(self, call->arg);
+
+	edition_pause(call);
+	call->result = hs_lfsr(x, version);
+	return 0;
+}
+
+HS_CALC_EDITION(lfsr, HS_LFSR, "a shift register stepped by its version");

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap edition of slot "calc": mix, SplitMix64's finalizer.
+ *
+ * Purpose: one of the editions that swaps cycle through; see include/hs_algorithms.h for what it computes.
+ *
+ * Usage: insmod hs_ed_mix.ko version=2
+ */
+#include "edition.h"
+
+static noinline int mix_call(const struct hs_edition *self, struct hs_call *call)
+{
+	u64 x = edition_argument(self, call->arg);
+
+	edition_pause(call);
+	call->result = hs_mix(x, version);
+	return 0;
+}
+
+HS_CALC_EDITION(mix, HS_MIX, "SplitMix64's finalizer");

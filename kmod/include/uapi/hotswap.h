@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * hotswap ABI: what the kernel side and the guest tools share.
+ *
+ * Two devices. /dev/hotswap takes calls: each HS_CALL ioctl is one reference to the slot's newest edition.
+ * /dev/hotswap-ctl belongs to the swapper and to whoever starts the interrupt sources; root only.
+ */
+#ifndef _UAPI_HOTSWAP_H
+#define _UAPI_HOTSWAP_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define HS_NAME_LEN	32
+#define HS_MODULE_LEN	64
+#define HS_SLEEP_MAX_US	10000000
+
+/* What a call asks of the edition. */
+enum hs_op {
+	HS_OP_CALC = 0,		/* run the edition's function */
+	HS_OP_LOOKUP = 1,	/* read the edition's look-up table: a data resource, no edition code runs */
+	HS_OP_NR,
+};
+
+/**
+ * struct hs_call - one call, its answer, and who gave it
+ * @arg:	in: the argument
+ * @result:	out: what the edition computed
+ * @version:	out: version of the edition the reference manager chose
+ * @identity:	out: identity of that edition (enum hs_identity)
+ * @op:		in: enum hs_op
+ * @sleep_us:	in: sleep that long inside the edition; process context and HS_OP_CALC only
+ */
+struct hs_call {
+	__u64 arg;
+	__u64 result;
+	__u32 version;
+	__u32 identity;
+	__u32 op;
+	__u32 sleep_us;
+};
+
+#define HS_CALL		_IOWR('h', 1, struct hs_call)
+
+/* When in a run a call happened. Latencies are kept apart by phase. */
+enum hs_phase {
+	HS_BEFORE = 0,		/* no swap yet */
+	HS_DURING = 1,		/* first swap begins .. last swap ends */
+	HS_AFTER = 2,
+	HS_STOP = 3,		/* callers leave */
+};
+
+/* The order in which a mechanism wants a swap's steps. */
+enum hs_order {
+	HS_NEW_FIRST = 0,	/* load new, drain old, unload old */
+	HS_OLD_FIRST = 1,	/* unload old, load new: nobody answers in between */
+};
+
+/**
+ * struct hs_ctl_info - what a slot holds now
+ * @slot:	in: the slot's name
+ * @mechanism:	out: who swaps it
+ * @edition:	out: name of the live edition, empty if none
+ * @module:	out: its module
+ * @retiring:	out: module of the edition that is replaced but not yet drained, empty if none
+ * @version:	out: version of the live edition, 0 if none
+ * @newest:	out: highest version the slot ever had
+ * @order:	out: enum hs_order
+ * @swaps:	out: editions accepted after the first
+ * @publish_ns:	out: how long the last publication took
+ */
+struct hs_ctl_info {
+	char slot[HS_NAME_LEN];
+	char mechanism[HS_NAME_LEN];
+	char edition[HS_NAME_LEN];
+	char module[HS_MODULE_LEN];
+	char retiring[HS_MODULE_LEN];
+	__u32 version;
+	__u32 newest;
+	__u32 order;
+	__u32 swaps;
+	__u64 publish_ns;
+};
+
+/**
+ * struct hs_ctl_drain - wait until a replaced edition has no references left
+ * @slot:	in: the slot's name
+ * @module:	out: the drained edition's module, which may now be unloaded; empty if there was nothing to drain
+ * @timeout_ms:	in: give up with ETIMEDOUT after that long
+ * @retire:	in: non-zero takes the live edition out of the slot first, leaving it empty
+ * @drain_ns:	out: how long it took
+ */
+struct hs_ctl_drain {
+	char slot[HS_NAME_LEN];
+	char module[HS_MODULE_LEN];
+	__u32 timeout_ms;
+	__u32 retire;
+	__u64 drain_ns;
+};
+
+#define HS_CTL_INFO	_IOWR('h', 16, struct hs_ctl_info)
+#define HS_CTL_DRAIN	_IOWR('h', 17, struct hs_ctl_drain)
+#define HS_CTL_PHASE	_IOW('h', 18, __u32)	/* enum hs_phase, for the interrupt sources */
+#define HS_CTL_START	_IO('h', 19)		/* start every interrupt source */
+#define HS_CTL_STOP	_IO('h', 20)		/* stop them; returns when none is in flight */
+#define HS_CTL_PROGRESS	_IOR('h', 21, __u64)	/* calls the interrupt sources completed so far */
+#define HS_CTL_SOURCES	_IOR('h', 22, __u32)	/* number of interrupt sources */
+
+#endif /* _UAPI_HOTSWAP_H */

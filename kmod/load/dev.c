@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap load: system calls.
+ *
+ * Purpose: /dev/hotswap, where each HS_CALL ioctl is one reference to slot "calc" from process context: a call of the
+ * edition's function, or a look in its table (a data resource, read under the same kind of reference).
+ *
+ * Usage: insmod hs_dev.ko, then ./hs-load --load syscall
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+#include "../core/core.h"
+
+static struct hs_slot *slot;
+
+struct dev_count {
+	unsigned long issued, completed, failed;
+};
+static DEFINE_PER_CPU(struct dev_count, dev_count);
+
+static int look_up(struct hs_call *call)
+{
+	struct hs_ref *ref = slot->mechanism->get(slot);
+
+	if (!ref)
+		return -ENODEV;
+	call->version = ref->version;
+	call->identity = ref->identity;
+	call->result = ref->edition->table[call->arg % HS_TABLE_LEN];
+	slot->mechanism->put(ref);
+	return 0;
+}
+
+static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg)
+{
+	struct hs_call __user *user = (void __user *)arg;
+	struct hs_call call;
+	int err;
+
+	if (command != HS_CALL)
+		return -ENOTTY;
+	if (copy_from_user(&call, user, sizeof(call)))
+		return -EFAULT;
+	if (call.op >= HS_OP_NR || call.sleep_us > HS_SLEEP_MAX_US || (call.sleep_us && call.op != HS_OP_CALC))
+		return -EINVAL;
+	this_cpu_inc(dev_count.issued);
+	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch(slot, &call);
+	if (err) {
+		this_cpu_inc(dev_count.failed);
+		return err;
+	}
+	this_cpu_inc(dev_count.completed);
+	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : 0;
+}
+
+static void dev_totals(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed)
+{
+	int cpu;
+
+	*issued = *completed = *failed = 0;
+	for_each_possible_cpu(cpu) {
+		*issued += per_cpu(dev_count.issued, cpu);
+		*completed += per_cpu(dev_count.completed, cpu);
+		*failed += per_cpu(dev_count.failed, cpu);
+	}
+}
+
+static const struct file_operations dev_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = dev_ioctl,
+};
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "hotswap",
+	.mode = 0666,
+	.fops = &dev_fops,
+};
+
+static struct hs_source source = {
+	.name = "syscall",
+	.totals = dev_totals,
+};
+
+static int __init dev_init(void)
+{
+	int err;
+
+	slot = hs_slot_get(HS_CALC_SLOT);
+	if (!slot)
+		return -ENODEV;
+	source.slot = slot;
+	err = hs_source_register(&source);
+	if (err)
+		goto put_slot;
+	err = misc_register(&device);
+	if (err)
+		goto unregister_source;
+	return 0;
+
+unregister_source:
+	hs_source_unregister(&source);
+put_slot:
+	hs_slot_put(slot);
+	return err;
+}
+module_init(dev_init);
+
+/* An open file holds the module, so no call is in flight here. */
+static void __exit dev_exit(void)
+{
+	misc_deregister(&device);
+	hs_source_unregister(&source);
+	hs_slot_put(slot);
+}
+module_exit(dev_exit);
+
+MODULE_DESCRIPTION("hotswap load: system calls through a character device");
+MODULE_LICENSE("GPL");

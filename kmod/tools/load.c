@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hs-load: the calls that go on while editions are swapped.
+ *
+ * Purpose: with load `syscall` or `mixed`, threads that call /dev/hotswap as fast as they can, check every result and
+ * record latencies; with `irq` or `mixed`, the interrupt sources started for the same time. It ends when the phase page
+ * says so, and then prints one line of JSON.
+ *
+ * Usage: ./hs-load --load syscall|irq|mixed [--threads 4] [--seed 1] [--deadline-ms N]
+ *
+ * Each thread has its own recorder and its own seeded arguments. One call in 8 looks the table up, one in 256 sleeps
+ * for up to half a millisecond inside the edition.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+#include "common.h"
+#include "hs_recorder.h"
+
+#define ERRNO_MAX	134
+
+struct caller {
+	pthread_t thread;
+	unsigned int id;
+	__u64 random;
+	int fd;
+	__u64 errors[ERRNO_MAX];
+	struct hs_recorder rec;
+};
+
+static struct phase_page *page;
+
+static void call_once(struct caller *caller)
+{
+	__u64 random = hs_random(&caller->random);
+	struct hs_call call = { .arg = random };
+	struct hs_recorder *rec = &caller->rec;
+	__u32 phase = page->phase;
+	__u64 start;
+	int err;
+
+	if (random % 8 == 0)
+		call.op = HS_OP_LOOKUP;
+	else if (random % 256 == 1)
+		call.sleep_us = 1 + (random >> 32) % 500;
+	rec->issued++;
+	start = now_ns();
+	err = ioctl(caller->fd, HS_CALL, &call) ? errno : 0;
+	if (err) {
+		rec->failed++;
+		caller->errors[err < ERRNO_MAX ? err : 0]++;
+		return;
+	}
+	hs_record_done(rec, phase, start, now_ns(), call.version,
+		       call.result == hs_expected(call.identity, call.version, call.op == HS_OP_LOOKUP, call.arg));
+	page->thread[caller->id].completed = rec->completed;
+}
+
+static void *run_caller(void *argument)
+{
+	struct caller *caller = argument;
+
+	while (page->phase != HS_STOP)
+		call_once(caller);
+	return NULL;
+}
+
+static struct caller *start_callers(unsigned int threads, __u64 seed)
+{
+	struct caller *callers = calloc(threads ?: 1, sizeof(*callers));
+
+	if (!callers)
+		die("no memory");
+	for (unsigned int i = 0; i < threads; i++) {
+		callers[i].id = i;
+		callers[i].random = hs_mix(seed, i + 1) | 1;
+		callers[i].rec.gap_floor_ns = HS_GAP_FLOOR_NS;
+		callers[i].fd = open("/dev/hotswap", O_RDWR | O_CLOEXEC);
+		if (callers[i].fd < 0)
+			die("/dev/hotswap: %s", strerror(errno));
+		/* The recorder's memory is touched now: no page fault in the loop. */
+		memset(callers[i].rec.gap, 0, sizeof(callers[i].rec.gap));
+		memset(callers[i].rec.version, 0, sizeof(callers[i].rec.version));
+		if (pthread_create(&callers[i].thread, NULL, run_caller, &callers[i]))
+			die("cannot start thread %u", i);
+	}
+	return callers;
+}
+
+static __u64 count_calls(unsigned int threads, int ctl)
+{
+	__u64 sum = irq_progress(ctl);
+
+	for (unsigned int i = 0; i < threads; i++)
+		sum += page->thread[i].completed;
+	return sum;
+}
+
+/* A line twice a second until the phase page says stop. No call completed for a whole deadline is an error. */
+static void beat_until_stop(unsigned int threads, int ctl)
+{
+	static const struct timespec pause = { .tv_nsec = 10000000 };
+	__u64 calls = 0, moved_ns = now_ns(), next_ns = 0;
+
+	while (page->phase != HS_STOP) {
+		__u64 now = now_ns();
+
+		if (now >= next_ns) {
+			__u64 count = count_calls(threads, ctl);
+
+			printf("{\"progress\":%llu}\n", count);
+			fflush(stdout);
+			if (count != calls)
+				moved_ns = now;
+			calls = count;
+			next_ns = now + 500000000;
+		}
+		if (now - moved_ns > deadline_ms() * 1000000ULL)
+			die("no call completed within %u ms", deadline_ms());
+		nanosleep(&pause, NULL);
+	}
+}
+
+static void print_caller(const struct caller *caller)
+{
+	const char *separator = "";
+
+	printf("{\"id\":%u,\"errors\":{", caller->id);
+	for (int i = 0; i < ERRNO_MAX; i++) {
+		if (!caller->errors[i])
+			continue;
+		printf("%s\"%s\":%llu", separator, errno_name(i), caller->errors[i]);
+		separator = ",";
+	}
+	printf("},");
+	hs_recorder_json(fprintf, stdout, &caller->rec);
+	printf("}");
+}
+
+int main(int argc, char **argv)
+{
+	const char *load = option(argc, argv, "--load");
+	unsigned int threads = option_number(argc, argv, "--threads", 4);
+	__u64 seed = option_number(argc, argv, "--seed", 1);
+	__u64 started, ended;
+	struct caller *callers;
+	bool irqs;
+	int ctl;
+
+	if (!load || (strcmp(load, "syscall") && strcmp(load, "irq") && strcmp(load, "mixed")))
+		die("--load wants syscall, irq or mixed");
+	if (threads < 1 || threads > THREADS_MAX)
+		die("--threads wants 1 to %d", THREADS_MAX);
+	irqs = strcmp(load, "syscall");
+	if (!strcmp(load, "irq"))
+		threads = 0;
+	set_deadline(argc, argv);
+	page = open_phase_page(false);
+	ctl = open_ctl();
+
+	started = now_ns();
+	page->threads = threads;
+	if (irqs && ioctl(ctl, HS_CTL_START))
+		die("HS_CTL_START: %s", strerror(errno));
+	callers = start_callers(threads, seed);
+	page->running = 1;
+	beat_until_stop(threads, ctl);
+	for (unsigned int i = 0; i < threads; i++)
+		pthread_join(callers[i].thread, NULL);
+	if (irqs && ioctl(ctl, HS_CTL_STOP))
+		die("HS_CTL_STOP: %s", strerror(errno));
+	ended = now_ns();
+
+	printf("{\"load\":{\"clock\":\"CLOCK_MONOTONIC\",\"started_ns\":%llu,\"ended_ns\":%llu,\"sub_bits\":%d,\"threads\":[",
+	       started, ended, HS_SUB_BITS);
+	for (unsigned int i = 0; i < threads; i++) {
+		printf("%s", i ? "," : "");
+		print_caller(&callers[i]);
+	}
+	printf("]}}\n");
+	fflush(stdout);
+	page->ended = 1;
+	return 0;
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Loading and unloading, for hs-ctl: finit_module and delete_module as they are, without modprobe's opinions.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "common.h"
+#include "modules.h"
+
+char *read_file(const char *path)
+{
+	size_t room = 1 << 16, used = 0;
+	char *text = malloc(room);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	if (!text)
+		die("no memory");
+	if (fd < 0) {
+		free(text);
+		return NULL;
+	}
+	while ((got = read(fd, text + used, room - used - 1)) > 0) {
+		used += got;
+		if (room - used < 2) {
+			room *= 2;
+			text = realloc(text, room);
+			if (!text)
+				die("no memory");
+		}
+	}
+	close(fd);
+	text[used] = 0;
+	return text;
+}
+
+int insert_module(const char *name, const char *parameters)
+{
+	char file[NAME_MAX_LEN + 4];
+	int fd, err;
+
+	snprintf(file, sizeof(file), "%s.ko", name);
+	fd = open(beside(file), O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		die("%s: %s", file, strerror(errno));
+	err = syscall(SYS_finit_module, fd, parameters, 0) ? errno : 0;
+	close(fd);
+	return err;
+}
+
+int remove_module(const char *name)
+{
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0;
+}
+
+int remove_module_patiently(const char *name, unsigned int limit, unsigned int pause_us, unsigned int *attempts)
+{
+	struct timespec pause = { .tv_nsec = pause_us * 1000L };
+	int err;
+
+	for (*attempts = 1; ; ++*attempts) {
+		err = remove_module(name);
+		if ((err != EWOULDBLOCK && err != EBUSY) || *attempts == limit)
+			return err;
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* The value of replaces= in a module's .modinfo. */
+static void read_replaces(const char *name, char *replaces)
+{
+	static const char key[] = "\0replaces=";
+	char file[NAME_MAX_LEN + 4];
+	static char buffer[1 << 22];
+	const char *found;
+	size_t length;
+	FILE *stream;
+
+	snprintf(file, sizeof(file), "%s.ko", name);
+	stream = fopen(beside(file), "re");
+	if (!stream)
+		die("%s: %s", file, strerror(errno));
+	length = fread(buffer, 1, sizeof(buffer) - 1, stream);
+	fclose(stream);
+	found = memmem(buffer, length, key, sizeof(key) - 1);
+	if (!found)
+		die("%s does not say which module it replaces", file);
+	snprintf(replaces, NAME_MAX_LEN, "%s", found + sizeof(key) - 1);
+}
+
+void choose_mutant(const char *name)
+{
+	char module[NAME_MAX_LEN], replaces[NAME_MAX_LEN];
+	FILE *stream;
+
+	if (!name) {
+		unlink(beside("mutant"));
+		return;
+	}
+	snprintf(module, sizeof(module), "hs_mut_%s", name);
+	read_replaces(module, replaces);
+	stream = fopen(beside("mutant"), "we");
+	if (!stream || fprintf(stream, "%s %s\n", module, replaces) < 0 || fclose(stream))
+		die("cannot note the mutant: %s", strerror(errno));
+}
+
+const char *resolve(const char *name)
+{
+	static char module[NAME_MAX_LEN], replaces[NAME_MAX_LEN];
+	static bool read;
+	FILE *stream;
+
+	if (!read) {
+		stream = fopen(beside("mutant"), "re");
+		if (stream) {
+			if (fscanf(stream, "%63s %63s", module, replaces) != 2)
+				die("the note of the mutant is damaged");
+			fclose(stream);
+		}
+		read = true;
+	}
+	return strcmp(name, replaces) ? name : module;
+}
+
+size_t loaded_modules(char names[MODULES_MAX][NAME_MAX_LEN])
+{
+	FILE *stream = fopen("/proc/modules", "re");
+	char line[512];
+	size_t found = 0;
+
+	if (!stream)
+		die("/proc/modules: %s", strerror(errno));
+	while (found < MODULES_MAX && fgets(line, sizeof(line), stream))
+		if (!strncmp(line, "hs_", 3) && sscanf(line, "%63s", names[found]) == 1)
+			found++;
+	fclose(stream);
+	return found;
+}
+
+bool is_loaded(const char *name)
+{
+	char names[MODULES_MAX][NAME_MAX_LEN];
+	size_t found = loaded_modules(names);
+
+	while (found--)
+		if (!strcmp(names[found], name))
+			return true;
+	return false;
+}
