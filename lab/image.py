@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from typing import Any
 from lab import imagebuild, paths, proc, recipe
 from lab.arch import Arch
 from lab.errors import ImageError, LabError
+from lab.packages import DEFAULT_MIRROR
 from lab.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def make(wanted: Recipe, arch: Arch, folder: Path, *, progress: Callable[[str], 
             raise no_space() from e
         raise ImageError(f"cannot build {wanted.name} for {arch.name}: {e}") from e
     except LabError as e:
-        if "No space left" in e.message:
+        if re.search("no space left|enough free space", e.message, re.IGNORECASE):
             raise no_space() from e
         raise
     progress(f"{wanted.name} {arch.name}: built in {time.monotonic() - started:.1f} s")
@@ -206,15 +208,13 @@ def no_space() -> ImageError:
     )
 
 
-def host_mirror() -> str | None:
-    """The Debian mirror to use: LAB_MIRROR, else the one this host uses; None means mmdebstrap's default."""
+def host_mirror() -> str:
+    """The Debian mirror to use: LAB_MIRROR, else the one this host uses, else Debian's own."""
     if mirror := os.environ.get("LAB_MIRROR"):
         return mirror
-    if shutil.which("apt-get") is None:
-        return None
     form = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)"
     asked = proc.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], check=False)
-    return choose_mirror(asked.stdout, host_id())
+    return choose_mirror(asked.stdout, host_id()) or DEFAULT_MIRROR
 
 
 def choose_mirror(targets: str, host: str) -> str | None:

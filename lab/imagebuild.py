@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Make one image: packages -> root folder -> disk, kernel, initramfs. No emulation, no mount, no root needed.
 
-mmdebstrap's `extract` variant unpacks packages of any architecture and runs nothing of them; what
-their maintainer scripts would have done and a guest needs (a few files in /etc, awk) is done here.
-As an ordinary user everything runs under fakeroot, which makes all files look like root's.
+Packages of any architecture are unpacked and nothing of them is run; what their maintainer scripts
+would have done and a guest needs (a few files in /etc, awk) is done here. As an ordinary user the
+file system is written under fakeroot, which makes all files look like root's.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import ImageError
 from lab.initrd import write_initrd
+from lab.packages import Apt, take_versions, unpacked
 from lab.recipe import Recipe, files_dir
 
 DISK, KERNEL, INITRD = "disk.qcow2", "kernel", "initrd"
 FREE_MIB = 1024  # room in the guest, for building; the disk is sparse, so it costs nothing here
 NEEDED_MIB = 2048  # free space a build needs at its peak
-UNPACK_S = 900.0  # the download included: a slow mirror is no error
-HOOKS = Path("/usr/share/mmdebstrap/hooks/merged-usr")
+DISK_S = 600.0  # a deadline for what takes seconds
 
-# Not needed by a guest: documentation, translations, what starts other kernels, and drivers for
-# hardware that no guest has (the flavours that are not "cloud" bring hundreds of megabytes).
+# Not needed by a guest: documentation, translations, the parts of the compiler that link with LTO or
+# sanitize, what starts other kernels, and drivers for hardware that no guest has (the flavours that
+# are not "cloud" bring hundreds of megabytes). Patterns of tar, which match after any slash.
 UNWANTED = (
-    *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/zoneinfo", "usr/share/i18n"),
-    *("usr/lib/systemd", "usr/lib/udev", "usr/lib/dracut", "usr/lib/modules/*/dtb", "usr/lib/linux-image-*"),
-    *("boot/System.map-*", "var/lib/apt/lists", "var/cache/apt"),
-    *(f"usr/lib/modules/*/kernel/drivers/{name}" for name in ("gpu", "media", "infiniband", "staging", "isdn", "iio")),
-    *("usr/lib/modules/*/kernel/sound", "usr/lib/modules/*/kernel/drivers/net/wireless"),
-    *("usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/scsi"),
+    *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/i18n", "usr/share/zoneinfo"),
+    *("lto1", "*-lto-dump-*", "lib*san.a", "lib*san.so*", "*-ld.gold", "*-dwp", "*gprofng*"),
+    *("lib/systemd", "lib/udev", "lib/dracut", "boot/System.map-*", "linux-image-*/*.dtb", "modules/*/System.map"),
+    *("modules/*/dtb", "modules/*/kernel/sound", "modules/*/kernel/drivers/net/wireless"),
+    *("modules/*/kernel/drivers/net/ethernet", "modules/*/kernel/drivers/scsi"),
+    *(f"modules/*/kernel/drivers/{name}" for name in ("gpu", "media", "infiniband", "staging", "isdn", "iio")),
 )
 
 # busybox does these, where no package in the image does.
@@ -52,18 +53,30 @@ APPLETS = (
 Progress = Callable[[str], None]
 
 
-def build(recipe: Recipe, arch: Arch, folder: Path, *, mirror: str | None, progress: Progress) -> dict[str, Any]:
+def build(recipe: Recipe, arch: Arch, folder: Path, *, mirror: str, progress: Progress) -> dict[str, Any]:
     """Make the image's files in `folder`; returns its facts: release, compiler, mirror, packages {name: version}.
 
-    Raises ImageError (no mirror, no such package, a kernel the lab cannot start) or HostError
-    (a program is missing). The caller makes `folder` appear and disappear as a whole.
+    Raises ImageError (no mirror, no such package, no kernel) or HostError (a program is missing).
+    The caller makes `folder` appear and disappear as a whole.
     """
     who = f"{recipe.name} {arch.name}"
     root = folder / "root"
-    with told(progress, f"{who}: unpacking packages"):
-        unpack(recipe, arch, root, mirror=mirror, log_file=folder / "build.log")
-        packages = take_packages(root)
-        trim(root)
+    apt = Apt(
+        folder=folder / "apt",
+        suite=recipe.suite,
+        debian_arch=arch.debian,
+        mirror=mirror,
+        check_valid_until=recipe.check_valid_until,
+        log_file=folder / "build.log",
+    )
+    with told(progress, f"{who}: fetching package lists"):
+        apt.prepare()
+        apt.update()
+    with told(progress, f"{who}: fetching and unpacking packages"):
+        with unpacked(apt.archives, root, exclude=UNWANTED):
+            apt.download(recipe.all_packages(arch))
+        packages = take_versions(apt.archives)
+        shutil.rmtree(apt.folder)
     with told(progress, f"{who}: making the disk"):
         configure(root)
         release = take_kernel(root, folder)
@@ -76,60 +89,7 @@ def build(recipe: Recipe, arch: Arch, folder: Path, *, mirror: str | None, progr
         make_disk(root, folder / DISK)
         gcc = compiler(root, packages)
         shutil.rmtree(root)
-    return {"release": release, "compiler": gcc, "mirror": mirror or "mmdebstrap's default", "packages": packages}
-
-
-def unpack(recipe: Recipe, arch: Arch, root: Path, *, mirror: str | None, log_file: Path) -> None:
-    """Download and unpack the recipe's packages and their dependencies into `root`."""
-    argv: list[str | Path] = [
-        *as_root(),
-        "mmdebstrap",
-        f"--arch={arch.debian}",
-        "--variant=extract",
-        "--mode=chrootless",  # nothing is run in the root folder, so nothing needs a chroot
-        "--format=directory",
-        f"--hook-dir={HOOKS}",
-        "--skip=cleanup/apt",  # the package files tell the versions; take_packages() removes them
-        f"--include={','.join(recipe.all_packages(arch))}",
-    ]
-    if not recipe.check_valid_until:
-        argv.append('--aptopt=Acquire::Check-Valid-Until "false"')
-    argv += [recipe.suite, root, *([mirror] if mirror else [])]
-    try:
-        proc.run(argv, deadline=Deadline.after(UNPACK_S), env={"TMPDIR": str(root.parent)}, log_file=log_file)
-    except proc.CommandFailed as e:
-        raise ImageError(
-            f"cannot unpack {recipe.name} for {arch.name}: {decisive(e.output)}",
-            hint="is the Debian mirror reachable? LAB_MIRROR=http://... sets another one",
-        ) from e
-
-
-def decisive(output: str) -> str:
-    """The line of apt's or mmdebstrap's output that says why it failed."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for pattern in (r"No space left", r"^E: (?!apt-get|setup-hook|mmdebstrap)", r"^(Err|W):", r"^E:"):
-        for line in lines:
-            if re.search(pattern, line):
-                return line[:300]
-    return lines[-1][:300] if lines else "no output"
-
-
-def take_packages(root: Path) -> dict[str, str]:
-    """Name and version of each unpacked package; their files are removed."""
-    archives = root / "var/cache/apt/archives"
-    packages = {}
-    for path in sorted(archives.glob("*.deb")):
-        name, version, _ = path.name.split("_", 2)
-        packages[name] = version.replace("%3a", ":")
-    shutil.rmtree(archives)
-    return packages
-
-
-def trim(root: Path) -> None:
-    """Remove what no guest needs, so that the disk is written sooner."""
-    for pattern in UNWANTED:
-        for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return {"release": release, "compiler": gcc, "mirror": mirror, "packages": packages}
 
 
 def configure(root: Path) -> None:
@@ -179,10 +139,10 @@ def make_disk(root: Path, disk: Path) -> None:
     head: list[str | Path] = [*as_root(), "mke2fs", "-F", "-q", "-t", "ext4", "-L", "lab", "-m", "0"]
     proc.run(
         [*head, "-O", features, "-E", options, "-d", root, raw, f"{size_mib}M"],
-        deadline=Deadline.after(UNPACK_S),
+        deadline=Deadline.after(DISK_S),
         env={"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
     )
-    proc.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], deadline=Deadline.after(UNPACK_S))
+    proc.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], deadline=Deadline.after(DISK_S))
     raw.unlink()
 
 

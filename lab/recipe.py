@@ -50,8 +50,8 @@ class Recipe:
         """What an image of this recipe depends on, as 16 hexadecimal digits: recipe, files and builder."""
         sha = hashlib.sha256()
         sha.update(json.dumps([asdict(self), self.all_packages(arch), arch.name], sort_keys=True).encode())
-        here = Path(__file__).parent
-        for path in (*sorted(files_dir().rglob("*")), here / "imagebuild.py", here / "initrd.py"):
+        builder = (Path(__file__).parent / name for name in ("imagebuild.py", "initrd.py", "packages.py"))
+        for path in (*sorted(files_dir().rglob("*")), *builder):
             if path.is_file():
                 sha.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
         return sha.hexdigest()[:16]
@@ -106,6 +106,6 @@ def load(path: Path) -> Recipe:
 
 
 def _check_word(path: Path, key: str, value: Any) -> None:
-    """Names go on mmdebstrap's command line: only what a Debian name may hold."""
+    """Names go on apt's command line: only what a Debian name may hold."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+.-]*", value):
         raise UsageError(f"{path}: '{key}' holds {value!r}, which is not a Debian name")
