@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -24,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import imagebuild, paths, proc, recipe
-from lab.arch import Arch
+from lab import imagebuild, paths, recipe
+from lab.arch import ARCHES, Arch
 from lab.errors import ImageError, LabError
-from lab.packages import DEFAULT_MIRROR
+from lab.packages import host_mirror
 from lab.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -208,33 +207,47 @@ def no_space() -> ImageError:
     )
 
 
-def host_mirror() -> str:
-    """The Debian mirror to use: LAB_MIRROR, else the one this host uses, else Debian's own."""
-    if mirror := os.environ.get("LAB_MIRROR"):
-        return mirror
-    form = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)"
-    asked = proc.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], check=False)
-    return choose_mirror(asked.stdout, host_id()) or DEFAULT_MIRROR
+def cached() -> list[Image]:
+    """Every intact image in the cache, the newest last."""
+    found = []
+    for path in sorted(images_dir().glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns):
+        arch = next((row for row in ARCHES.values() if f"-{row.name}-" in path.parent.name), None)
+        if arch is not None and (image := load(path.parent, arch)) is not None:
+            found.append(image)
+    return found
 
 
-def choose_mirror(targets: str, host: str) -> str | None:
-    """From lines ORIGIN|RELEASE|URI, the first Debian archive that has whole releases.
-
-    The origin is unknown where the lists were removed (container images do): then a Debian host's word counts.
-    """
-    for line in targets.splitlines():
-        origin, _, rest = line.partition("|")
-        release, _, uri = rest.partition("|")
-        known = origin == "Debian" or (origin in ("", "$(ORIGIN)") and host == "debian" and "/debian/" in f"{uri}/")
-        if known and "-" not in release and uri.startswith(("http://", "https://", "file:/")):
-            return uri
-    return None
+def current(image: Image) -> bool:
+    """Whether today's recipe still makes this image; one that it does not is never used again."""
+    wanted = recipes().get(image.recipe)
+    return wanted is not None and image.arch.name in wanted.arches and wanted.digest(image.arch) == image.digest
 
 
-def host_id() -> str:
-    """ID= of this host's os-release, e.g. `debian`; empty when unknown."""
-    try:
-        lines = Path("/etc/os-release").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line[3:].strip('"') for line in lines if line.startswith("ID=")), "")
+def remove(image: Image) -> None:
+    """Remove an image from the cache, unless a lab is building it just now."""
+    _discard(image.folder)
+
+
+def gc() -> list[str]:
+    """Remove images that no recipe makes any more, damaged ones, and what killed builds left; returns their names."""
+    kept = {image.folder for image in cached() if current(image)}
+    removed = []
+    for path in sorted(images_dir().glob("*")) if images_dir().exists() else []:
+        if path.is_dir() and path not in kept and _discard(path):
+            removed.append(path.name)
+    return removed
+
+
+def _discard(folder: Path) -> bool:
+    """Remove a folder of the cache under its image's lock; False when a lab holds the lock."""
+    name = re.match(r"\.?([^.]+-[0-9a-f]{16})", folder.name)
+    if name is None:
+        return False
+    lock = folder.parent / f".{name[1]}.lock"
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder)
+        return True

@@ -170,3 +170,35 @@ def take_versions(archives: Path) -> dict[str, str]:
         packages[name] = version.replace("%3a", ":")
     shutil.rmtree(archives)
     return packages
+
+
+def host_mirror() -> str:
+    """The Debian mirror to use: LAB_MIRROR, else the one this host uses, else Debian's own."""
+    if mirror := os.environ.get("LAB_MIRROR"):
+        return mirror
+    form = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)"
+    asked = proc.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], check=False)
+    return choose_mirror(asked.stdout, host_id()) or DEFAULT_MIRROR
+
+
+def choose_mirror(targets: str, host: str) -> str | None:
+    """From lines ORIGIN|RELEASE|URI, the first Debian archive that has whole releases.
+
+    The origin is unknown where the lists were removed (container images do): then a Debian host's word counts.
+    """
+    for line in targets.splitlines():
+        origin, _, rest = line.partition("|")
+        release, _, uri = rest.partition("|")
+        known = origin == "Debian" or (origin in ("", "$(ORIGIN)") and host == "debian" and "/debian/" in f"{uri}/")
+        if known and "-" not in release and uri.startswith(("http://", "https://", "file:/")):
+            return uri
+    return None
+
+
+def host_id() -> str:
+    """ID= of this host's os-release, e.g. `debian`; empty when unknown."""
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line[3:].strip('"') for line in lines if line.startswith("ID=")), "")
