@@ -37,7 +37,7 @@ struct caller {
 
 static struct phase_page *page;
 
-static void call_once(struct caller *caller)
+static void one_call(struct caller *caller)
 {
 	__u64 random = hs_random(&caller->random);
 	struct hs_call call = { .arg = random };
@@ -68,7 +68,7 @@ static void *run_caller(void *argument)
 	struct caller *caller = argument;
 
 	while (page->phase != HS_STOP)
-		call_once(caller);
+		one_call(caller);
 	return NULL;
 }
 
