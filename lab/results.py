@@ -114,11 +114,6 @@ class RunFolder:
         with self._mutex:
             return cell.id in self._results
 
-    def add_host(self, facts: Mapping[str, Any]) -> None:
-        """Record more of the host: the accelerator, once it is probed."""
-        with self._mutex:
-            self._head["host"] = {**self._head["host"], **facts}
-
     def cell_folder(self, cell: Cell) -> Path:
         """Where a cell's files go; it exists afterwards."""
         folder = self.path / "cells" / cell.id
@@ -140,6 +135,8 @@ class RunFolder:
         with self._mutex:
             self._head["duration_s"] = round(time.monotonic() - self._begun_s, 3)
             self._head["finished"] = finished
+            if accel := {one.arch: one.accel for one in self._results.values() if one.accel}:
+                self._head["host"] = {**self._head["host"], "accel": accel}
             cells = [result.to_json() for result in self._ordered()]
             paths.write_whole(self.path / "run.json", _text({**self._head, "cells": cells}))
 
@@ -150,6 +147,18 @@ class RunFolder:
         self.save(finished=finished)
         os.close(self._lock)
         self._lock = -1
+
+    def discard(self) -> None:
+        """Forget a run in which nothing ran, as if it had never begun."""
+        results = self.path.parent
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = -1
+        link = results / LATEST
+        if link.is_symlink() and os.readlink(link) == self.run:
+            link.unlink(missing_ok=True)
+            if others := runs(results):
+                _point(link, others[0])
 
     def _ordered(self) -> list[CellResult]:
         order = {name: at for at, name in enumerate(self._head["matrix"].get("cells", []))}

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""lab run: many cells, or one."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab import log as logs
+from lab.cell import Cell
+from lab.commands import options as opt
+from lab.commands import select
+from lab.errors import Exit, HostError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab.results import CellResult, RunFolder
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run cells and judge them.\n\nExample: lab run matrix --kernel trixie",
+    rich_markup_mode=None,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was ordered, beside the cells."""
+
+    swaps: int
+    seed: int
+    jobs: int
+    accel: str
+    build: str
+    connect: str
+    cold: bool
+    mutant: str
+    results: Path
+    resume: str = ""
+    dry_run: bool = False
+    json: bool = False
+    quiet: bool = False
+
+    def kept(self) -> dict[str, Any]:
+        """What run.json keeps of it, and a resumed run takes from there."""
+        return {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None}
+
+
+@app.command("matrix")
+def run_matrix(
+    matrix: opt.MatrixFile = None,
+    profile: opt.ProfileName = None,
+    arch: opt.Arches = None,
+    kernel: opt.Kernels = None,
+    mechanism: opt.Mechanisms = None,
+    load: opt.Loads = None,
+    hardware: opt.Machines = None,
+    swaps: opt.SwapCount = None,
+    seed: opt.Seed = None,
+    jobs: opt.Jobs = 0,
+    accel: opt.Accel = opt.AccelWish.auto,
+    build: opt.BuildWhere = opt.BuildPlace.guest,
+    resume: Annotated[str, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")] = "",
+    dry_run: opt.DryRun = False,
+    results: opt.ResultsDir = opt.RESULTS,
+    cold: opt.Cold = False,
+    mutant: opt.MutantName = None,
+    connect: opt.Connect = "embed",
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Run every cell of a matrix, each in a guest of its own, and report.
+
+    Example: lab run matrix --arch aarch64 --kernel trixie --mechanism refcount --swaps 200
+    """
+    _louder(verbose, quiet)
+    wanted = select.filters(arch, kernel, mechanism, load, hardware)
+    if resume:
+        if any((matrix, profile, arch, kernel, mechanism, load, hardware, swaps, seed, mutant)):
+            raise UsageError("--resume takes cells, swaps, seed and mutant from the run", hint="leave the others out")
+        cells, swaps, seed, build_at, cold, mutant = _resumed(results, resume)
+    else:
+        select.check(wanted)
+        cells, chosen = select.cells(matrix, profile, wanted)
+        swaps, seed = swaps or chosen.swaps, seed or chosen.seed
+        build_at = build.value
+    order = Order(
+        swaps=swaps,
+        seed=seed or _seed(),
+        jobs=jobs,
+        accel=accel.value,
+        build=build_at,
+        connect=connect,
+        cold=cold,
+        mutant=_mutant(mutant),
+        results=results,
+        resume=resume,
+        dry_run=dry_run,
+        json=as_json,
+        quiet=quiet,
+    )
+    return execute(cells, order)
+
+
+@app.command("cell")
+def run_cell(
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; see: lab list cells.")
+    ],
+    swaps: opt.SwapCount = None,
+    seed: opt.Seed = None,
+    accel: opt.Accel = opt.AccelWish.auto,
+    build: opt.BuildWhere = opt.BuildPlace.guest,
+    dry_run: opt.DryRun = False,
+    results: opt.ResultsDir = opt.RESULTS,
+    cold: opt.Cold = False,
+    mutant: opt.MutantName = None,
+    connect: opt.Connect = "embed",
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Run one cell.
+
+    Example: lab run cell aarch64/trixie/refcount/mixed --swaps 200
+    """
+    _louder(verbose, quiet)
+    cell = Cell.parse(name)
+    select.check_cell(cell)
+    order = Order(
+        swaps=swaps or select.DEFAULT_SWAPS,
+        seed=seed or _seed(),
+        jobs=1,
+        accel=accel.value,
+        build=build.value,
+        connect=connect,
+        cold=cold,
+        mutant=_mutant(mutant),
+        results=results,
+        dry_run=dry_run,
+        json=as_json,
+        quiet=quiet,
+    )
+    return execute([cell], order)
+
+
+def execute(cells: Sequence[Cell], order: Order) -> int:
+    """Run cells as ordered, report, and return the exit code."""
+    if order.dry_run:
+        return _dry_run(cells, order)
+    facts = _ready(cells, order)
+    from lab import report
+    from lab.errors import LabError
+    from lab.report import terminal
+    from lab.results import RunFolder
+    from lab.schedule import run_matrix as schedule
+    from lab.workshop import RunOptions
+
+    asked = RunOptions(
+        swaps=order.swaps,
+        seed=order.seed,
+        jobs=order.jobs,
+        accel=order.accel,
+        build=order.build,
+        connect=select.uri(order.connect),
+        cold=order.cold,
+        mutant=order.mutant,
+    )
+    if order.resume:
+        folder = RunFolder.resume(order.results, order.resume)
+    else:
+        folder = RunFolder.create(order.results, seed=order.seed, cells=cells, host=facts, options=order.kept())
+    out = terminal.console(sys.stderr if order.json else sys.stdout)
+    todo = [cell for cell in cells if not folder.has(cell)]
+    interrupted = False
+    with logs.to_file(folder.path / "lab.log"):
+        try:
+            with terminal.watch(cells, out, done=folder.results, quiet=order.quiet) as observer:
+                observer.note(f"run {folder.run}: {len(todo)} cells, {order.swaps} swaps each, seed {order.seed}")
+                if todo:
+                    schedule(todo, asked, folder, observer)
+        except KeyboardInterrupt:
+            interrupted = True
+        except LabError:
+            if not folder.results:
+                folder.discard()
+                raise
+            folder.close(finished=False)
+            report.write(folder.path, folder.head, folder.results)
+            raise
+    found = folder.results
+    folder.close(finished=len(found) == len(cells))
+    report.write(folder.path, folder.head, found)
+    return _told(folder, found, order, interrupted=interrupted, wanted=len(cells))
+
+
+def exit_code(results: Sequence[CellResult]) -> Exit:
+    """What a run's results mean to a script: product failures first, then the infrastructure's."""
+    statuses = {result.status.value for result in results}
+    if statuses & {"FAIL", "CRASH", "HANG"}:
+        return Exit.FAILED
+    if "ERROR" in statuses:
+        return Exit.INFRA
+    return Exit.OK if "PASS" in statuses else Exit.NOTHING
+
+
+def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, interrupted: bool, wanted: int) -> int:
+    from lab.report import terminal
+
+    if order.json:
+        sys.stdout.write((folder.path / "run.json").read_text())
+    else:
+        seconds = float(folder.head["duration_s"])
+        terminal.summary(terminal.console(), found, folder=folder.path, seconds=seconds, wanted=wanted)
+    if interrupted:
+        print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}", file=sys.stderr)
+        return Exit.INTERRUPTED
+    return exit_code(found)
+
+
+def _dry_run(cells: Sequence[Cell], order: Order) -> int:
+    if order.json:
+        import json
+
+        print(json.dumps({"cells": [cell.id for cell in cells], "seed": order.seed, **order.kept()}, indent=2))
+        return Exit.OK
+    for cell in cells:
+        print(cell.id)
+    told = f"mutant {order.mutant}, " if order.mutant else ""
+    print(f"{len(cells)} cells would run: {told}{order.swaps} swaps each, seed {order.seed}", file=sys.stderr)
+    return Exit.OK
+
+
+def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
+    """The host's facts; HostError before anything starts when it lacks a package or the accelerator asked for."""
+    from lab import arch, host
+
+    if missing := host.missing_packages():
+        raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
+    if order.accel == "kvm":
+        for name in dict.fromkeys(cell.arch for cell in cells):
+            host.accel(arch.get(name), order.accel, progress=lambda text: print(text, file=sys.stderr))
+    return host.facts()
+
+
+def _resumed(results: Path, run: str) -> tuple[list[Cell], int, int, str, bool, str | None]:
+    from lab.results import locate, read_run
+
+    head = read_run(locate(results, run))
+    kept = head["matrix"]
+    try:
+        cells = [Cell.parse(name) for name in kept["cells"]]
+        found = (cells, int(kept["swaps"]), int(head["seed"]), str(kept["build"]), bool(kept["cold"]), kept["mutant"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
+    for cell in cells:
+        select.check_cell(cell)
+    return found
+
+
+def _mutant(name: str | None) -> str:
+    if not name:
+        return ""
+    from lab import catalogue
+
+    return catalogue.mutant(name).name
+
+
+def _seed() -> int:
+    return secrets.randbelow((1 << 31) - 1) + 1
+
+
+def _louder(verbose: int, quiet: bool) -> None:
+    """-v and -q may stand before or after the command."""
+    if verbose or quiet:
+        logs.setup(-1 if quiet else verbose)

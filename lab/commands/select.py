@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From options to cells: quick checks of names first, then the matrix file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import matrix
+from lab.cell import Cell
+from lab.errors import UsageError
+from lab.matrix import Filters, Known
+
+if TYPE_CHECKING:
+    from lab.profile import Profile
+
+DEFAULT_SWAPS = 20
+_URIS = {"embed": "qemu:///embed", "session": "qemu:///session", "system": "qemu:///system"}
+
+
+def filters(
+    arch: list[str] | None,
+    kernel: list[str] | None,
+    mechanism: list[str] | None,
+    load: list[str] | None,
+    hardware: list[str] | None,
+) -> Filters:
+    """What the options ask for; a name given twice counts once."""
+    return Filters(*(tuple(dict.fromkeys(names or ())) for names in (arch, kernel, mechanism, load, hardware)))
+
+
+def known() -> Known:
+    """Every name there is."""
+    from lab import recipe
+
+    return Known(kernel={name: one.arches for name, one in recipe.recipes().items()})
+
+
+def check(wanted: Filters) -> None:
+    """UsageError for an unknown name."""
+    matrix.check_names(wanted, known())
+
+
+def check_cell(cell: Cell) -> None:
+    """UsageError for an unknown name or a cell that cannot be."""
+    matrix.check_cell(cell, known())
+
+
+def cells(file: Path | None, name: str | None, wanted: Filters) -> tuple[list[Cell], Profile]:
+    """The cells of a matrix file or a profile, and the profile itself."""
+    from lab import profile
+
+    if file and name:
+        raise UsageError("-m and --profile exclude each other", hint="give one of them")
+    chosen = profile.load(file) if file else profile.profile(name or profile.DEFAULT)
+    source = str(file) if file else f"profile {name or profile.DEFAULT}"
+    return matrix.cells(chosen, wanted, known(), source=source), chosen
+
+
+def uri(connect: str) -> str:
+    """libvirt's URI of a short name; a URI stays itself."""
+    if connect in _URIS:
+        return _URIS[connect]
+    if ":" not in connect:
+        raise UsageError(f"unknown connection '{connect}'", hint=f"known: {', '.join(_URIS)}, or a libvirt URI")
+    return connect

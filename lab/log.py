@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Logging: to stderr what the user asked to see, to a run's lab.log everything."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from lab.errors import HostError
+
+# Libraries that tell of every lost connection, with tracebacks; for the file only.
+_CHATTY = ("paramiko",)
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to whatever sys.stderr is now: a live display puts itself in its place."""
+
+    def __init__(self, verbosity: int) -> None:
+        super().__init__(sys.stderr)
+        self.setLevel(_LEVELS.get(verbosity, logging.DEBUG))
+        self._all = verbosity > 1
+        self.setFormatter(logging.Formatter("lab: %(levelname)s: %(message)s" if not self._all else _FULL))
+        self.addFilter(lambda record: self._all or not record.name.startswith(_CHATTY))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
+_FULL = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def setup(verbosity: int) -> None:
+    """Log to stderr: -1 errors, 0 warnings, 1 what happens, 2 everything."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
+        root.removeHandler(handler)
+    root.addHandler(_Stderr(verbosity))
+    root.setLevel(logging.DEBUG)
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Log everything to a file as well, while the block runs."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as e:
+        raise HostError(f"cannot write {path}: {e.strerror}") from e
+    handler.setFormatter(logging.Formatter(_FULL))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

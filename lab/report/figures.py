@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A result's key figures as short texts, the same in every report. What was not measured is a dash."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.cellresult import CellResult
+from lab.verdict import Status
+
+NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One row."""
+
+    seconds: str
+    calls: str
+    failed: str
+    swaps: str
+    blackout: str
+    drain: str
+    irqs: str
+
+
+def figures(result: CellResult) -> Figures:
+    """The figures of a row."""
+    calls, swaps, irqs = result.calls or {}, result.swaps or {}, result.irqs or {}
+    drain = (result.swap_ns or {}).get("drain") or {}
+    return Figures(
+        seconds=NONE if result.duration_s is None else f"{result.duration_s:.1f}",
+        calls=count(calls.get("issued")),
+        failed=count(calls.get("failed")),
+        swaps=_swaps(swaps.get("done"), swaps.get("requested")),
+        blackout=_blackout(result),
+        drain=duration(drain.get("p50")),
+        irqs=count(irqs.get("raised")),
+    )
+
+
+def count(value: int | None) -> str:
+    """A count with its thousands apart."""
+    return NONE if value is None else f"{value:,}"
+
+
+def duration(ns: int | None) -> str:
+    """Nanoseconds in the unit that suits them."""
+    if ns is None:
+        return NONE
+    for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)):
+        if ns >= size:
+            value = ns / size
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{ns} ns"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 4.2 s or 2 min 13 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def tally(results: Sequence[CellResult]) -> str:
+    """How many of each verdict: 24 cells: 23 PASS, 1 FAIL."""
+    counts = Counter(result.status for result in results)
+    told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+    cells = f"{len(results)} cell{'' if len(results) == 1 else 's'}"
+    return f"{cells}: {told}" if told else cells
+
+
+def _swaps(done: int | None, requested: int | None) -> str:
+    if done is None or requested is None:
+        return NONE
+    return f"{done:,}" if done == requested else f"{done:,}/{requested:,}"
+
+
+def _blackout(result: CellResult) -> str:
+    """An upper bound is told as one."""
+    told = duration(result.blackout_ns)
+    return told if result.blackout_ns is None or result.blackout_exact else f"<{told}"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""report.md: one table, then each red cell with what to look at and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.cellresult import CellResult
+from lab.report.figures import clock, figures, tally
+
+_EXCERPT_LINES = 30
+
+
+def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
+    """The whole report."""
+    lines = [f"# Run {head['run']}", "", tally(results) + ".", ""]
+    lines += _facts(head, len(results))
+    lines += _table(results)
+    for result in results:
+        if result.status.red:
+            lines += _red(result)
+    skipped = [result for result in results if result.status == "SKIP"]
+    if skipped:
+        lines += ["## Skipped", "", *(f"- {_code(result.id)}: {_text(result.reason)}" for result in skipped), ""]
+    return "\n".join(lines)
+
+
+def _facts(head: Mapping[str, Any], done: int) -> list[str]:
+    wanted = len(head["matrix"].get("cells", ()))
+    facts = [("started", head["started"]), ("took", clock(float(head["duration_s"]))), ("seed", head["seed"])]
+    facts += [(name, head["host"][name]) for name in sorted(head["host"])]
+    if done < wanted:
+        facts.append(
+            ("interrupted", f"{wanted - done} of {wanted} cells did not run: lab run matrix --resume {head['run']}")
+        )
+    return [*(f"- {name}: {_text(_plain(value))}" for name, value in facts), ""]
+
+
+def _table(results: Sequence[CellResult]) -> list[str]:
+    rows = [
+        "| cell | verdict | s | calls | failed | swaps | blackout | drain p50 | interrupts |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        row = figures(result)
+        cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.drain, row.irqs)
+        rows.append(f"| {_code(result.id)} | {result.status.value} | {' | '.join(cells)} |")
+    return [*rows, ""]
+
+
+def _red(result: CellResult) -> list[str]:
+    lines = [f"## {result.status.value} {result.id}", "", _text(result.reason), ""]
+    if result.next:
+        lines += ["Next:", "", f"    {result.next}", ""]
+    lines += [f"Files: `cells/{result.id}/`", ""]
+    if not_ok := [one for one in result.oracles if one["ok"] is not True]:
+        lines += [f"- oracle {one['oracle']}: {_text(str(one['detail']))}" for one in not_ok]
+        lines.append("")
+    for splat in (result.splats or [])[:1]:
+        lines += [f"    {line}" for line in splat["excerpt"][:_EXCERPT_LINES]]
+        lines.append("")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(one) for one in value)
+    return str(value)
+
+
+def _text(text: str) -> str:
+    """One line of text in which nothing is markup: reasons quote what a guest printed."""
+    line = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#!" else char for char in line)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"

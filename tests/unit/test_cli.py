@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: exit codes, one line per error, results kept whatever ends a run. No guest is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import lab
+from lab import cli
+from lab.cell import Cell
+from lab.cellresult import cell_result
+from lab.errors import HostError, HypervisorError
+from lab.results import RunFolder
+from lab.verdict import Status, Verdict, next_command
+
+CELL = "x86_64/trixie/refcount/mixed"
+Verdicts = Callable[[Cell], Status]
+
+
+class FakeHost:
+    """Stands for the modules that would start guests; keeps what they were asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.missing: list[str] = []
+        self.verdict: Verdicts = lambda cell: Status.PASS
+        self.stop: BaseException | None = None  # raised after the first cell
+        self.fail: Exception | None = None  # raised before it
+        self.ran: list[str] = []
+        self.asked: Any = None
+        host = SimpleNamespace(missing_packages=lambda: self.missing, facts=lambda: {"cpu": "x"}, accel=self.accel)
+        schedule = SimpleNamespace(run_matrix=self.run_matrix)
+        workshop = SimpleNamespace(RunOptions=lambda **words: SimpleNamespace(**words))
+        for name, module in (("host", host), ("schedule", schedule), ("workshop", workshop)):
+            monkeypatch.setitem(sys.modules, f"lab.{name}", module)  # type: ignore[arg-type]
+            monkeypatch.setattr(lab, name, module, raising=False)
+
+    def accel(self, arch: Any, wanted: str, *, progress: Any) -> Any:
+        raise HostError("KVM does not work here: failed to set MSR 0x10a", hint="use --accel auto")
+
+    def run_matrix(self, cells: Sequence[Cell], asked: Any, folder: RunFolder, observer: Any) -> None:
+        self.asked = asked
+        if self.fail:
+            raise self.fail
+        for cell in cells:
+            observer.cell_phase(cell, "start")
+            status = self.verdict(cell)
+            result = cell_result(cell, Verdict(status, "because", next_command=next_command(status, cell)))
+            self.ran.append(cell.id)
+            folder.write_cell(result)
+            observer.cell_done(cell, result)
+            if self.stop:
+                raise self.stop
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    monkeypatch.chdir(tmp_path)
+    return FakeHost(monkeypatch)
+
+
+def latest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results" / "latest" / "run.json").read_text())
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1 and said.err.startswith("lab: ")
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("run matrix --arch riscv64", "unknown architecture 'riscv64' (known: x86_64, aarch64)"),
+        ("run matrix --kernel buster", "unknown kernel 'buster' (known: bookworm"),
+        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount)"),
+        ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, mixed)"),
+        ("run matrix --hardware pdp11", "unknown hardware 'pdp11' (known: standard"),
+        ("run matrix --kernel trixie-16k", "kernel 'trixie-16k' is not for x86_64"),
+        ("run matrix --profile weekly", "unknown profile 'weekly'"),
+        ("run matrix --profile smoke -m x.toml", "exclude each other"),
+        ("run matrix -m x.toml", "x.toml: No such file"),
+        ("run matrix --swaps 0", "--swaps"),
+        ("run matrix --accel magic", "--accel"),
+        ("run matrix --frob", "--frob"),
+        ("run matrix --resume latest", "no run 'latest'"),
+        ("run matrix --resume latest --arch x86_64", "--resume takes cells"),
+        ("run cell x86_64/trixie", "is not a cell"),
+        ("run cell x86_64/trixie/refcount/mixed@no-pac", "hardware 'no-pac' is not for x86_64"),
+        (f"run cell {CELL} --mutant none-such", "unknown mutant 'none-such'"),
+        (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
+        ("report nothing", "no run 'nothing'"),
+        ("list cells --hardware no-nx", "is not for aarch64"),
+        ("image build buster", "unknown kernel 'buster'"),
+        ("image build trixie-16k --arch x86_64", "not for x86_64"),
+        ("image rm", "name the images"),
+        ("frob", "frob"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, words: str
+) -> None:
+    assert cli.call(line.split()) == 2
+    assert words in one_line(capsys)
+    assert host.ran == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_matrix_file_with_a_typo_is_one_line(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "my.toml").write_text("[[matrix]]\narch = ['x86_64']\nkernal = ['trixie']\n")
+    assert cli.call(["run", "matrix", "-m", "my.toml"]) == 2
+    said = one_line(capsys)
+    assert "my.toml:" in said and "kern" in said
+
+
+def test_a_finished_matrix(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.call(["run", "matrix"]) == 0
+    run = latest(tmp_path)
+    assert len(run["cells"]) == 24 and run["finished"] is True and run["seed"] > 0
+    assert run["host"]["cpu"] == "x"
+    assert host.asked.swaps == 20 and host.asked.connect == "qemu:///embed" and host.asked.seed == run["seed"]
+    folder = tmp_path / "results" / "latest"
+    assert {path.name for path in folder.iterdir()} >= {"report.md", "junit.xml", "ktap.txt", "lab.log", "cells"}
+    said = capsys.readouterr().out
+    assert "24 cells: 24 PASS" in said and "results: results/" in said
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["PASS", "PASS"], 0),
+        (["PASS", "SKIP"], 0),
+        (["PASS", "FAIL"], 1),
+        (["CRASH", "ERROR"], 1),
+        (["HANG", "PASS"], 1),
+        (["PASS", "ERROR"], 3),
+        (["SKIP", "ERROR"], 3),
+        (["SKIP", "SKIP"], 4),
+    ],
+)
+def test_exit_codes(host: FakeHost, statuses: list[str], code: int) -> None:
+    left = [Status(status) for status in statuses]
+    host.verdict = lambda cell: left.pop(0)
+    argv = ["run", "matrix", "--arch", "x86_64", "--kernel", "trixie", "--load", "irq", "--results", "r"]
+    assert cli.call(argv) == code
+    assert left == []
+
+
+def test_filters_and_options_reach_the_run(host: FakeHost, tmp_path: Path) -> None:
+    line = (
+        "run matrix --arch aarch64 --kernel sid --mechanism refcount --load mixed --hardware smp4 "
+        "--swaps 200 --seed 9 -j 3 --accel tcg --build host --cold --connect session --results out"
+    )
+    assert cli.call(line.split()) == 0
+    assert host.ran == ["aarch64/sid/refcount/mixed@smp4"]
+    assert vars(host.asked) == {
+        **{"swaps": 200, "seed": 9, "jobs": 3, "accel": "tcg", "build": "host", "cold": True, "mutant": ""},
+        "connect": "qemu:///session",
+    }
+    run = json.loads((tmp_path / "out" / "latest" / "run.json").read_text())
+    assert run["seed"] == 9 and run["matrix"]["swaps"] == 200 and run["matrix"]["cells"] == host.ran
+
+
+def test_one_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.verdict = lambda cell: Status.FAIL
+    assert cli.call(["run", "cell", CELL, "--swaps", "3"]) == 1
+    assert host.ran == [CELL]
+    said = capsys.readouterr().out
+    assert f"FAIL  {CELL}: because" in said and f"lab run cell {CELL}" in said
+
+
+def test_dry_run_runs_nothing(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.call(["run", "matrix", "--dry-run", "--load", "irq"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 8 and "8 cells would run: 20 swaps each" in said.err
+    assert cli.call(["run", "cell", CELL, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"] == [CELL]
+    assert host.ran == [] and not (tmp_path / "results").exists()
+
+
+def test_json_on_stdout_is_run_json(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.call(["run", "cell", CELL, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == latest(tmp_path)
+    assert "PASS" in said.err
+
+
+def test_quiet_shows_only_the_results(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["run", "cell", CELL, "-q"]) == 0
+    said = capsys.readouterr()
+    assert "1/1" not in said.out and "1 cell: 1 PASS" in said.out and said.err == ""
+
+
+def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host.stop = KeyboardInterrupt()
+    assert cli.call(["run", "matrix", "--seed", "5", "--swaps", "6"]) == 130
+    run = latest(tmp_path)
+    assert len(run["cells"]) == 1 and run["finished"] is False
+    said = capsys.readouterr()
+    assert "23 did not run" in said.out
+    assert said.err == f"lab: interrupted; go on with: lab run matrix --resume {run['run']}\n"
+    assert (tmp_path / "results" / "latest" / "report.md").exists()
+    host.stop, host.ran = None, []
+    assert cli.call(["run", "matrix", "--resume", "latest"]) == 0
+    assert len(host.ran) == 23 and host.asked.swaps == 6 and host.asked.seed == 5
+    again = latest(tmp_path)
+    assert again["run"] == run["run"] and len(again["cells"]) == 24 and again["finished"] is True
+    assert cli.call(["run", "matrix", "--resume", "latest"]) == 0  # nothing is left to do
+    assert len(host.ran) == 23
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host.fail = HypervisorError("libvirt does not open qemu:///embed", hint="run: lab doctor")
+    assert cli.call(["run", "matrix", "-q"]) == 3
+    assert "libvirt does not open" in one_line(capsys)
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_latest_stays_at_the_run_before_one_that_could_not_begin(host: FakeHost, tmp_path: Path) -> None:
+    assert cli.call(["run", "cell", CELL]) == 0
+    before = latest(tmp_path)["run"]
+    host.fail = HypervisorError("no")
+    assert cli.call(["run", "cell", CELL]) == 3
+    assert latest(tmp_path)["run"] == before
+
+
+def test_missing_packages_are_exit_3(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    host.missing = ["qemu-system-arm", "mmdebstrap"]
+    assert cli.call(["run", "matrix"]) == 3
+    assert one_line(capsys) == "lab: this host lacks: qemu-system-arm mmdebstrap (run: make setup)\n"
+    assert not (tmp_path / "results").exists()
+
+
+def test_kvm_that_does_not_work_is_exit_3_at_once(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.call(["run", "matrix", "--accel", "kvm"]) == 3
+    assert "KVM does not work here: failed to set MSR 0x10a" in one_line(capsys)
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unwritable_results_folder_is_exit_3(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.call(["run", "matrix", "--results", "file"]) == 3
+    assert "cannot write results in file" in one_line(capsys)
+
+
+def test_a_bug_is_not_taken_for_a_failed_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.fail = ValueError("oops")
+    assert cli.call(["run", "cell", CELL]) == 3
+    assert "lab: internal error: ValueError: oops" in capsys.readouterr().err
+
+
+def test_report(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cli.call(["run", "cell", CELL])
+    capsys.readouterr()
+    for name in ("report.md", "junit.xml", "ktap.txt"):
+        (tmp_path / "results" / "latest" / name).unlink()
+    assert cli.call(["report", "latest"]) == 0
+    assert "1 cell: 1 PASS" in capsys.readouterr().out
+    assert (tmp_path / "results" / "latest" / "junit.xml").exists()
+    assert cli.call(["report", latest(tmp_path)["run"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"][0]["id"] == CELL
+    for form, words in (("md", "# Run "), ("junit", "<?xml"), ("ktap", "KTAP version 1")):
+        assert cli.call(["report", "--format", form]) == 0
+        assert capsys.readouterr().out.startswith(words)
+
+
+@pytest.mark.parametrize("what", ["arches", "kernels", "mechanisms", "loads", "hardware", "mutants", "cells"])
+def test_lists(host: FakeHost, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    assert cli.call(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert cli.call(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == len([line for line in lines if line])
+    if what == "cells":
+        assert len(rows) == 24 and lines == rows
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in getattr(group, "commands", {}).items():
+        found += commands(command, (*path, name))
+    return found
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    every = commands(typer.main.get_command(cli.app))
+    assert ("run", "matrix") in every and ("image", "rm") in every and ("doctor",) in every
+    for path in every:
+        assert cli.call([*path, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert "Usage: lab" in said
+        assert "Example: lab " in said, path
+
+
+def run_lab(*words: str, folder: Path, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", more.pop("code", "from lab.cli import main; main()"), *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lab import cli; status = cli.call(sys.argv[1:]); "
+        "heavy = {'libvirt', 'paramiko', 'rich.live', 'jinja2', 'lab.profile', 'lab.schedule'}; "
+        "print(*sorted(heavy & set(sys.modules))); "
+        "sys.exit(status)"
+    )
+    process = run_lab("run", "matrix", "--arch", "riscv64", folder=tmp_path, code=code)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert out == "\n"
+    assert err == "lab: unknown architecture 'riscv64' (known: x86_64, aarch64)\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_are_like_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+    code = (
+        "import sys, time; from lab import cli\n"
+        "@cli.app.command('wait')\n"
+        "def wait() -> None:\n"
+        "    print('ready', flush=True); time.sleep(30)\n"
+        "sys.exit(cli.call(['wait']))"
+    )
+    process = run_lab(folder=tmp_path, code=code)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    start = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - start < 10
+    assert err == "lab: interrupted\n"
+
+
+def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
+    code = "import sys; from lab import cli; sys.stdin.read(); sys.exit(cli.call(['list', 'cells']))"
+    process = run_lab(folder=tmp_path, code=code, stdin=subprocess.PIPE)
+    assert process.stdout is not None and process.stdin is not None and process.stderr is not None
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_the_log_of_a_run_has_what_the_terminal_leaves_out(host: FakeHost, tmp_path: Path) -> None:
+    import logging
+
+    def verdict(cell: Cell) -> Status:
+        logging.getLogger("lab.x").debug("only for the file %s", cell.id)
+        return Status.PASS
+
+    host.verdict = verdict
+    assert cli.call(["run", "cell", CELL]) == 0
+    assert f"only for the file {CELL}" in (tmp_path / "results" / "latest" / "lab.log").read_text()
