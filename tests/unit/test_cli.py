@@ -342,8 +342,7 @@ def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path: Path) 
     assert err == "lab: unknown architecture 'riscv64' (known: x86_64, aarch64)\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_signals_are_like_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+def test_signals_are_like_ctrl_c(tmp_path: Path) -> None:
     code = (
         "import sys, time; from lab import cli\n"
         "@cli.app.command('wait')\n"
@@ -351,14 +350,16 @@ def test_signals_are_like_ctrl_c(tmp_path: Path, number: signal.Signals) -> None
         "    print('ready', flush=True); time.sleep(30)\n"
         "sys.exit(cli.call(['wait']))"
     )
-    process = run_lab(folder=tmp_path, code=code)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    start = time.monotonic()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert time.monotonic() - start < 10
-    assert err == "lab: interrupted\n"
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    processes = [run_lab(folder=tmp_path, code=code) for _ in numbers]
+    for process, number in zip(processes, numbers, strict=True):
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert time.monotonic() - start < 10
+        assert err == "lab: interrupted\n"
 
 
 def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:

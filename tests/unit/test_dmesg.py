@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import dmesg
@@ -210,6 +210,7 @@ def test_a_live_scanner_tells_at_the_headline_and_knows_more_later() -> None:
     assert scanner.splats[0].symbol == "hs_calc+0x14/0x40 [hs_ed_add]"
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60))
 def test_pieces_of_any_size_give_the_same_splats(sizes: list[int]) -> None:
     data = (DATA / "interleaved.log").read_bytes()
@@ -232,19 +233,19 @@ def test_no_bytes_break_it_and_nothing_unprintable_comes_out(data: bytes) -> Non
 @pytest.mark.parametrize(
     "data",
     [
-        b"A" * 4_000_000,
-        b"[    1.000000] BUG: x\n" * 30_000,
-        b"[    1.000000] " * 200_000,
+        b"A" * 2_000_000,
+        b"[    1.000000] BUG: x\n" * 10_000,
+        b"[    1.000000] " * 100_000,
         b"\x1b[" * 1_000_000,
         b"\x1b]0;" + b"x" * 2_000_000,
         b"hs a: b: c: 0000 [" * 100_000,
-        b"BUG \n" * 100_000,
+        b"BUG \n" * 25_000,
     ],
 )
 def test_megabytes_take_linear_time(data: bytes) -> None:
     start = time.process_time()
     events = dmesg.read(data)
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 2
     assert len(events.splats) <= dmesg.MAX_SPLATS
     assert all(len(splat.headline) <= dmesg.LINE_CHARS for splat in events.splats)
 
@@ -252,6 +253,6 @@ def test_megabytes_take_linear_time(data: bytes) -> None:
 def test_feeding_byte_by_byte_is_linear() -> None:
     scanner = dmesg.Scanner()
     start = time.process_time()
-    for _ in range(100_000):
+    for _ in range(30_000):
         scanner.feed(b"x")
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 2

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import matrix, profile
@@ -166,6 +166,7 @@ def test_other_bad_files(tmp_path: Path) -> None:
         profile.profile("weekly")
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_no_text_breaks_it(text: str) -> None:
     import tempfile

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import measure, runlog
@@ -38,6 +38,7 @@ def test_a_value_lies_within_its_bucket(value: int) -> None:
     assert measure.bucket_top(b, 4) <= value * (1 + 1 / 16) + 1
 
 
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 10_000_000), min_size=1), st.sampled_from([0.5, 0.99, 0.999, 1.0]))
 def test_a_quantile_is_that_of_the_sorted_values(values: list[int], q: float) -> None:
     exact = sorted(values)[max(1, -(-len(values) * round(q * 1000) // 1000)) - 1]
@@ -58,6 +59,7 @@ def gap_lists(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
     return callers
 
 
+@settings(max_examples=60)
 @given(gap_lists())
 def test_common_gaps_are_those_of_brute_force(callers: list[list[tuple[int, int]]]) -> None:
     """An instant between two ticks is common when every caller has a gap over it."""
@@ -148,6 +150,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from([*runlog.PARTS, "swaps", "errors"]), json_values))
 def test_no_report_breaks_it(raw: dict[str, Any]) -> None:
     measure.samples(raw)

@@ -100,7 +100,7 @@ def test_a_run_on_disk(tmp_path: Path) -> None:
         1,
         folder.run,
         1,
-        {"cpu": "x"},
+        {"cpu": "x", "accel": {"x86_64": "tcg"}},
         False,
     )
     assert [cell["id"] for cell in run["cells"]] == [A.id, B.id]

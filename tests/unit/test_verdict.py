@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import dmesg, measure, runlog, verdict
@@ -150,6 +150,7 @@ def test_a_missing_part_is_an_error(part: str) -> None:
     assert found.next_command == "lab doctor"
 
 
+@settings(max_examples=40)
 @given(st.sets(st.sampled_from([*runlog.PARTS, "swaps", "errors"]), min_size=1))
 def test_only_a_complete_report_passes(gone: set[str]) -> None:
     found = judge(lambda raw: [raw.pop(part) for part in gone])
