@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import subprocess
@@ -316,18 +318,6 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         assert "Example: lab " in said, path
 
 
-def run_lab(*words: str, folder: Path, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", more.pop("code", "from lab.cli import main; main()"), *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **more,
-    )
-
-
 def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from lab import cli; status = cli.call(sys.argv[1:]); "
@@ -335,42 +325,60 @@ def test_a_wrong_name_is_told_before_anything_heavy_is_imported(tmp_path: Path) 
         "print(*sorted(heavy & set(sys.modules))); "
         "sys.exit(status)"
     )
-    process = run_lab("run", "matrix", "--arch", "riscv64", folder=tmp_path, code=code)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert out == "\n"
-    assert err == "lab: unknown architecture 'riscv64' (known: x86_64, aarch64)\n"
+    argv = [sys.executable, "-c", code, "run", "matrix", "--arch", "riscv64"]
+    env = {**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent.parent)}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stdout == "\n"
+    assert done.stderr == "lab: unknown architecture 'riscv64' (known: x86_64, aarch64)\n"
 
 
-def test_signals_are_like_ctrl_c(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from lab import cli\n"
-        "@cli.app.command('wait')\n"
-        "def wait() -> None:\n"
-        "    print('ready', flush=True); time.sleep(30)\n"
-        "sys.exit(cli.call(['wait']))"
-    )
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    processes = [run_lab(folder=tmp_path, code=code) for _ in numbers]
-    for process, number in zip(processes, numbers, strict=True):
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        start = time.monotonic()
-        process.send_signal(number)
-        _, err = process.communicate(timeout=20)
-        assert process.returncode == 130
-        assert time.monotonic() - start < 10
-        assert err == "lab: interrupted\n"
+def in_child(work: Callable[[], int], folder: Path, *, out: int) -> multiprocessing.process.BaseProcess:
+    """Fork: nothing is imported again. stdout goes to `out`, stderr to folder/err; the result is the exit code."""
+
+    def child() -> None:
+        sys.stdout = os.fdopen(out, "w", closefd=False)
+        sys.stderr = (folder / "err").open("w", buffering=1)
+        status = work()
+        sys.stderr.flush()
+        os._exit(status)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_are_like_ctrl_c(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+) -> None:
+    reader, writer = os.pipe()
+
+    def wait(*_: Any) -> None:
+        os.write(writer, b"x")
+        time.sleep(30)
+
+    monkeypatch.setattr(host, "verdict", wait)
+    process = in_child(lambda: cli.call(["run", "cell", CELL, "-q"]), tmp_path, out=writer)
+    assert os.read(reader, 1) == b"x"
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(timeout=10)
+    assert process.exitcode == 130
+    assert "lab: interrupted; go on with" in (tmp_path / "err").read_text()
+    assert latest(tmp_path)["finished"] is False
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
-    code = "import sys; from lab import cli; sys.stdin.read(); sys.exit(cli.call(['list', 'cells']))"
-    process = run_lab(folder=tmp_path, code=code, stdin=subprocess.PIPE)
-    assert process.stdout is not None and process.stdin is not None and process.stderr is not None
-    process.stdout.close()
-    process.stdin.close()
-    assert process.wait(timeout=30) == 0
-    assert process.stderr.read() == ""
-    process.stderr.close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = in_child(lambda: cli.call(["list", "cells"]), tmp_path, out=writer)
+    process.join(timeout=10)
+    os.close(writer)
+    assert process.exitcode == 0
+    assert (tmp_path / "err").read_text() == ""
 
 
 def test_the_log_of_a_run_has_what_the_terminal_leaves_out(host: FakeHost, tmp_path: Path) -> None:
