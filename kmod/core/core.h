@@ -79,6 +79,8 @@ struct hs_ref {
  * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before @put if it
  *		runs in process context. Return: the record, or NULL.
  * @put:	drop what @get took. Context: any.
+ * @admit:	whether an edition may stand behind the slot; see core/policy.h. Changes nothing. Context: process, hs_lock
+ *		held. Return: 0 or -errno.
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
  * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process, hs_lock held.
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no lock.
@@ -97,6 +99,7 @@ struct hs_mechanism {
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
 	struct hs_ref *(*get)(struct hs_slot *slot);
 	void (*put)(struct hs_ref *ref);
+	int (*admit)(const struct hs_slot *slot, const struct hs_edition *edition);
 	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
 	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms);
@@ -107,7 +110,7 @@ struct hs_mechanism {
 
 /**
  * struct hs_slot - one entry of the module table
- * @ref:	who answers new references. Written with smp_store_release() by publish; read with preemption off.
+ * @ref:	who answers new references; see hs_slot_newest() and hs_slot_set()
  * @call:	mechanism->call, one load closer
  * @empty:	calls that found nobody, by CPU
  * @mechanism:	who swaps it
@@ -178,6 +181,26 @@ void hs_race_hit(const char *point);
 	if (static_branch_unlikely(&hs_race_key))		\
 		hs_race_hit(point);				\
 } while (0)
+
+/* Who answers new references now. Whoever calls this has preemption off until the reference is counted. */
+static __always_inline struct hs_ref *hs_slot_newest(struct hs_slot *slot)
+{
+	/* Pairs with smp_store_release() in hs_slot_set(): the record is filled in. */
+	return smp_load_acquire(&slot->ref);
+}
+
+/* Context: process, hs_lock held. */
+static inline void hs_slot_set(struct hs_slot *slot, struct hs_ref *ref)
+{
+	/* Pairs with smp_load_acquire() in hs_slot_newest(). */
+	smp_store_release(&slot->ref, ref);
+}
+
+/* The version policy; see core/policy.h. */
+static inline bool hs_version_older(u32 version, u32 newest)
+{
+	return version < newest;
+}
 
 /* Counting. Whoever calls these has preemption off. this_cpu_inc() is whole against interrupts on every architecture. */
 static __always_inline void hs_ref_enter(struct hs_ref *ref)

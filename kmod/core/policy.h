@@ -2,18 +2,13 @@
 /*
  * Which editions a slot lets in.
  *
- * Purpose: the version and similarity policy. Everything is decided before anything changes, so that a refusal leaves
- * the table as it was.
+ * Purpose: the version and similarity policy, for mechanisms whose editions only ever get newer. Everything is decided before anything changes, so that a refusal leaves
+ * the table as it was. It is the mechanism's to choose: one that can go back to an older edition has its own.
  */
 #ifndef HS_POLICY_H
 #define HS_POLICY_H
 
 #include "core.h"
-
-static inline bool hs_version_older(u32 version, u32 newest)
-{
-	return version < newest;
-}
 
 /*
  * Return: 0, or why this edition may not stand behind this slot:

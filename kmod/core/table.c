@@ -4,7 +4,7 @@
  *
  * Purpose: slots, the editions that registered for them, and the one swap at a time that each slot allows.
  *
- * A swap has two halves. Registration (the new module's init) checks the policy, sets up the edition's counter and
+ * A swap has two halves. Registration (the new module's init) asks the mechanism's policy, sets up the edition's counter and
  * publishes it: from then on it answers every new reference. The second half is the swapper's: hs_slot_drain() waits
  * until the old edition has no references and lets go of its module, which the swapper then unloads. In between the
  * slot refuses other editions.
@@ -14,7 +14,6 @@
 #include <linux/mutex.h>
 #include <linux/ktime.h>
 #include "core.h"
-#include "policy.h"
 
 static char *mechanism = "refcount";
 module_param(mechanism, charp, 0444);
@@ -190,7 +189,7 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	struct hs_ref *ref;
 	int err;
 
-	err = hs_policy_check(slot, edition);
+	err = slot->mechanism->admit(slot, edition);
 	if (err)
 		return err;
 	ref = hs_ref_new(slot, edition);
@@ -220,7 +219,7 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
  * On success new references run in @edition before this returns. On failure nothing has changed.
  *
  * Context: process, may sleep; last act of module_init(). Return: 0; -ENOENT if nobody uses a slot of that name; or what
- * hs_policy_check() says.
+ * the mechanism's admit says.
  */
 int hs_edition_register(struct hs_edition *edition)
 {

@@ -48,6 +48,7 @@
 #include <linux/module.h>
 #include <linux/preempt.h>
 #include "../core/core.h"
+#include "../core/policy.h"
 
 /* Take a reference to the newest edition; NULL if there is none. */
 static notrace struct hs_ref *refcount_get(struct hs_slot *slot)
@@ -55,8 +56,7 @@ static notrace struct hs_ref *refcount_get(struct hs_slot *slot)
 	struct hs_ref *ref;
 
 	preempt_disable_notrace();
-	/* Pairs with smp_store_release() in refcount_publish(): the record is filled in. */
-	ref = smp_load_acquire(&slot->ref);
+	ref = hs_slot_newest(slot);
 	if (likely(ref)) {
 		HS_RACE("refcount.lookup");
 		hs_ref_enter(ref);
@@ -106,40 +106,23 @@ static void refcount_publish(struct hs_slot *slot, struct hs_ref *new, struct hs
 {
 	if (old)
 		WRITE_ONCE(old->draining, true);
-	/* Pairs with smp_load_acquire() in refcount_get(). */
-	smp_store_release(&slot->ref, new);
+	hs_slot_set(slot, new);
 	HS_RACE("refcount.published");
-}
-
-/* The instants of a drain that must not be left out, each by its name. */
-static inline void refcount_no_more_entries(void)
-{
-	synchronize_rcu_expedited();
-}
-
-static inline long refcount_wait(struct hs_ref *old, unsigned int timeout_ms)
-{
-	return swait_event_interruptible_timeout_exclusive(old->drained, !hs_ref_outstanding(old),
-							   msecs_to_jiffies(timeout_ms));
-}
-
-static inline void refcount_no_more_readers(void)
-{
-	synchronize_rcu_expedited();
 }
 
 static int refcount_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms)
 {
 	long left;
 
-	refcount_no_more_entries();
-	left = refcount_wait(old, timeout_ms);
+	synchronize_rcu_expedited();	/* grace period 1: no more entries */
+	left = swait_event_interruptible_timeout_exclusive(old->drained, !hs_ref_outstanding(old),
+							   msecs_to_jiffies(timeout_ms));
 	if (!left)
 		return -ETIMEDOUT;
 	if (left < 0)
 		return -EINTR;
 	HS_RACE("refcount.drained");
-	refcount_no_more_readers();
+	synchronize_rcu_expedited();	/* grace period 2: nobody looks at the record */
 	return 0;
 }
 
@@ -150,6 +133,7 @@ static struct hs_mechanism refcount = {
 	.call = refcount_call,
 	.get = refcount_get,
 	.put = refcount_put,
+	.admit = hs_policy_check,
 	.adopt = refcount_adopt,
 	.publish = refcount_publish,
 	.drain = refcount_drain,

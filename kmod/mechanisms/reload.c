@@ -24,6 +24,7 @@
 #include <linux/ktime.h>
 #include "../compat.h"
 #include "../core/core.h"
+#include "../core/policy.h"
 
 /* Take a reference; NULL, counted, if there is no edition or it is going. */
 static notrace struct hs_ref *reload_get(struct hs_slot *slot)
@@ -31,8 +32,7 @@ static notrace struct hs_ref *reload_get(struct hs_slot *slot)
 	struct hs_ref *ref;
 
 	preempt_disable_notrace();
-	/* Pairs with smp_store_release() in reload_publish(). */
-	ref = smp_load_acquire(&slot->ref);
+	ref = hs_slot_newest(slot);
 	if (!ref) {
 		hs_slot_empty(slot);
 	} else {
@@ -80,13 +80,12 @@ static int reload_adopt(struct hs_slot *slot, struct hs_ref *ref)
 
 static void reload_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
-	/* Pairs with smp_load_acquire() in reload_get(). */
-	smp_store_release(&slot->ref, new);
+	hs_slot_set(slot, new);
 }
 
 static void reload_leave(struct hs_slot *slot, struct hs_ref *ref)
 {
-	smp_store_release(&slot->ref, NULL);
+	hs_slot_set(slot, NULL);
 	synchronize_rcu_expedited();
 }
 
@@ -97,6 +96,7 @@ static struct hs_mechanism reload = {
 	.call = reload_call,
 	.get = reload_get,
 	.put = reload_put,
+	.admit = hs_policy_check,
 	.adopt = reload_adopt,
 	.publish = reload_publish,
 	.leave = reload_leave,
