@@ -180,9 +180,10 @@ def _blackout(log: RunLog) -> tuple[int | None, bool | None]:
         return None, None
     floor = max(caller.gap_floor_ns or 0 for caller in active)
     gaps = common_gaps([[(start, end) for start, end in caller.gaps or () if end > start] for caller in active])
-    if log.swaps:
-        first, last = min(swap.start_ns for swap in log.swaps), max(swap.end_ns for swap in log.swaps)
-        gaps = [(start, end) for start, end in gaps if end >= first and start <= last]
+    starts = [swap.start_ns for swap in log.swaps if swap.start_ns is not None]
+    ends = [swap.end_ns for swap in log.swaps if swap.end_ns is not None]
+    if starts and ends:
+        gaps = [(start, end) for start, end in gaps if end >= min(starts) and start <= max(ends)]
     longest = max((end - start for start, end in gaps), default=0)
     if longest >= floor:
         return (longest, True) if longest else (None, None)

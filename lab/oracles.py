@@ -17,6 +17,7 @@ from lab.cell import Cell
 from lab.dmesg import Events
 from lab.measure import Samples
 from lab.runlog import Caller, Stats
+from lab.untrusted import one_line
 
 # What oracle 6 must have tried: each has to be refused.
 REFUSAL_CASES = ("older", "duplicate", "dissimilar", "second-swapper")
@@ -280,10 +281,15 @@ def _swaps_done(samples: Samples) -> str:
     swaps = samples.swaps
     if swaps is None:
         return ""
+    bad = next((swap for swap in samples.log.swaps if swap.error), None)
+    why = one_line(f" (swap {bad.swap}: {bad.step}: {bad.error})") if bad else ""
+    why = f" {why}" if why else ""
     if swaps.done == 0:
-        return f"no swap of {swaps.requested:,} was done"
+        return f"no swap of {swaps.requested:,} was done{why}"
     if swaps.done < swaps.requested:
-        return f"{swaps.done:,} of {swaps.requested:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed"
+        return (
+            f"{swaps.done:,} of {swaps.requested:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed{why}"
+        )
     if swaps.failed:
         return f"{swaps.failed:,} swaps failed"
     return ""

@@ -76,17 +76,19 @@ class LoadPart(_Part):
 
 
 class Swap(_Part):
-    """One line of hs-ctl swap; a step that the mechanism has not is null."""
+    """One line of hs-ctl swap: done, or ended at a step with an error. A step that the mechanism has not is null."""
 
     swap: Count
-    edition: Word
-    version: Count
-    start_ns: Count
-    end_ns: Count
+    edition: Word | None = None
+    version: Count | None = None
+    start_ns: Count | None = None
+    end_ns: Count | None = None
     load_ns: Count | None = None
     publish_ns: Count | None = None
     drain_ns: Count | None = None
     unload_ns: Count | None = None
+    step: Word | None = None
+    error: Word | None = None
 
 
 class SwapTotal(_Part):

@@ -60,6 +60,11 @@ def lose_results_everywhere(raw: dict[str, Any]) -> None:
     raw["stats"]["empty"]["failed"] = 4
 
 
+def swap_fails(raw: dict[str, Any]) -> None:
+    raw["swaps"][1] = {"swap": 2, "step": "load", "error": "ENOEXEC"}
+    raw["swap_total"].update(done=1, failed=1)
+
+
 @pytest.mark.parametrize(
     ("oracle", "change", "words"),
     [
@@ -94,6 +99,7 @@ def lose_results_everywhere(raw: dict[str, Any]) -> None:
         (7, lambda r: r["stats"].update(nmissed=2), "2 calls missed their hook"),
         (8, lambda r: r["swap_total"].update(done=0, failed=2), "no swap of 2 was done"),
         (8, lambda r: r["swap_total"].update(done=1, refused=1), "1 of 2 swaps done, 1 refused"),
+        (8, swap_fails, "1 of 2 swaps done, 0 refused, 1 failed (swap 2: load: ENOEXEC)"),
         (8, lambda r: r.update(errors=["drain of version 2: time is up"]), "drain of version 2: time is up"),
     ],
 )
