@@ -391,3 +391,64 @@ def test_the_log_of_a_run_has_what_the_terminal_leaves_out(host: FakeHost, tmp_p
     host.verdict = verdict
     assert cli.call(["run", "cell", CELL]) == 0
     assert f"only for the file {CELL}" in (tmp_path / "results" / "latest" / "lab.log").read_text()
+
+
+@pytest.fixture
+def cache(host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache with three images, only their folders."""
+    monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("sid-x86_64-00aa", "sid-aarch64-00bb", "trixie-16k-aarch64-00cc"):
+        (tmp_path / "cache" / "images" / name).mkdir(parents=True)
+    return tmp_path / "cache" / "images"
+
+
+def images(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("image rm sid", {"trixie-16k-aarch64-00cc"}),
+        ("image rm sid --arch x86_64", {"sid-aarch64-00bb", "trixie-16k-aarch64-00cc"}),
+        ("image rm trixie-16k", {"sid-x86_64-00aa", "sid-aarch64-00bb"}),
+        ("image rm trixie", {"sid-x86_64-00aa", "sid-aarch64-00bb", "trixie-16k-aarch64-00cc"}),
+        ("image rm --all", set()),
+    ],
+)
+def test_images_are_removed_by_name(cache: Path, line: str, left: set[str]) -> None:
+    assert cli.call(line.split()) == 0
+    assert images(cache) == left
+
+
+def test_a_damaged_image_is_not_listed_as_cached(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["image", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["kernel"], row["cached"]) for row in rows} >= {("sid", False), ("trixie-16k", False)}
+    assert [row["arch"] for row in rows if row["kernel"] == "trixie-16k"] == ["aarch64"]
+
+
+@pytest.mark.parametrize(("missing", "code"), [([], 0), (["mmdebstrap"], 3)])
+def test_doctor(
+    host: FakeHost,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    missing: list[str],
+    code: int,
+) -> None:
+    from lab import imagebuild
+    from lab.commands import house
+
+    monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(imagebuild, "NEEDED_MIB", 0)
+    monkeypatch.setattr(house, "_hypervisor", lambda: house._check("libvirt", "9.0.0"))
+    chosen = SimpleNamespace(accel=SimpleNamespace(value="tcg"), reason="KVM hangs")
+    monkeypatch.setattr(lab.host, "accel", lambda arch, wanted, *, progress: chosen)
+    host.missing = missing
+    assert cli.call(["doctor"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ("BAD  packages: missing: mmdebstrap" if missing else "ok   packages: all installed")
+    assert "ok   accel for aarch64: tcg (KVM hangs)" in lines
+    assert cli.call(["doctor", "--json"]) == code
+    assert all(row["ok"] for row in json.loads(capsys.readouterr().out)) is not bool(missing)
