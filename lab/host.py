@@ -108,7 +108,7 @@ def probe(image: Image, *, progress: Progress) -> AccelChoice:
     if done.returncode == 0 and any("reboot: Power down" in line for line in lines):
         return AccelChoice(Accel.KVM, f"a probe guest booted in {time.monotonic() - started:.1f} s")
     said = [line for line in lines if line.startswith("qemu-system") and "warning:" not in line] or lines
-    why = said[-1].partition(": ")[2] or said[-1] if said else "no output"
+    why = said[-1].removeprefix(f"{image.arch.qemu}: ") if said else "no output"
     return AccelChoice(Accel.TCG, f"under KVM a probe guest failed with status {done.returncode}: {why[:200]}")
 
 
