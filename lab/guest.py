@@ -29,8 +29,8 @@ from lab.untrusted import one_line
 
 log = logging.getLogger(__name__)
 
-BOOT_S = 60.0  # on the reference host; scaled by the rack's measured speed
-RESTORE_S = 20.0
+BOOT_S = 120.0  # on the reference host; scaled by the rack's measured speed
+RESTORE_S = 40.0
 READY = "lab: ready"
 EDU = "0x1234:0x11e8"
 PORT_TRIES = 5
@@ -253,9 +253,7 @@ def _console(
         console.close()
 
 
-def _start(
-    rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, start: Callable[[str], None]
-) -> int:
+def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, start: Callable[[str], None]) -> int:
     """Start the domain and return its SSH port; a port that somebody took meanwhile is replaced."""
     image = machine.image
     for left in reversed(range(PORT_TRIES)):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from lab import hardware
+from lab import hardware, host
 from lab.cell import Cell
 from lab.errors import LabError
 from lab.rack import Rack, open_rack
@@ -43,7 +43,7 @@ def run_matrix(cells: Sequence[Cell], options: RunOptions, folder: RunFolder, ob
     A cell's result is in the run folder as soon as it is known. On KeyboardInterrupt no new cell
     starts, guests are ended, and the exception goes on after finished cells were kept.
     """
-    with open_rack(uri=options.connect) as rack:
+    with open_rack(uri=options.connect, scale=host.speed()) as rack:
         workshop = Workshop(rack, options, observer)
         pool = Pool(rack, workshop, folder, observer, options)
         return pool.run(cells)

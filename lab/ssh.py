@@ -74,7 +74,8 @@ class Done:
 class Connection:
     """An SSH connection to a guest on a loopback port, its host key pinned."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
+    def __init__(self, transport: paramiko.Transport, host_key: str) -> None:
+        self.host_key = host_key  # the pinned one
         self._transport = transport
         self._lost: str = ""
         self._lock = threading.Lock()
@@ -100,7 +101,7 @@ class Connection:
                     transport.close()
                     raise GuestLost(f"port {port} answers with a host key that is not the guest's")
                 transport.auth_publickey("root", client_key)
-                return cls(transport)
+                return cls(transport, host_key)
             except (OSError, EOFError, paramiko.SSHException) as e:
                 reason = str(e) or type(e).__name__
                 if transport is not None:

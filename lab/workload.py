@@ -23,8 +23,8 @@ from lab.untrusted import clean, one_line
 log = logging.getLogger(__name__)
 
 FOLDER = "/run/lab"
-STEP_S = 40.0  # one step, on the reference host
-SILENCE_S = 30.0  # longest silence of a step that reports progress
+STEP_S = 60.0  # one step, on the reference host
+SILENCE_S = 45.0  # longest silence of a step that reports progress
 SWAP_S = 3.0  # added to the deadline for every swap asked for
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import tarfile
 import threading
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from lab.results import CellResult
 
 log = logging.getLogger(__name__)
 
-BUILD_S = 600.0  # an in-guest build, on the reference host
+BUILD_S = 900.0  # an in-guest build, on the reference host
+# A build keeps all its guest's vCPUs busy; beside another one on the same cores both take longer.
+_building = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 class Observer(Protocol):
@@ -134,9 +137,9 @@ class Workshop:
             return kbuild.build_on_host(
                 machine.image, sources, deadline=Deadline.after(BUILD_S), progress=self._observer.note, mutants=mutants
             )
-        note("building modules in a guest")
         log_file = self.rack.work / f"build-{machine.image.digest}.console"
-        with warm.start(self.rack, machine, console_log=log_file, cold=options.cold) as guest:
+        with _building, warm.start(self.rack, machine, console_log=log_file, cold=options.cold) as guest:
+            note("building modules in a guest")
             self.enter(guest)
             try:
                 return kbuild.build_in_guest(

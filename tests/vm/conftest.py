@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real guests. What may be shared is read-only: images, warm states, modules; each test has guests of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import host, warm
+from lab.cell import Cell
+from lab.guest import Guest, Machine
+from lab.rack import Rack, open_rack
+from lab.results import CellResult, RunFolder
+from lab.runner import run_cell
+from lab.workshop import RunOptions, Workshop
+
+# One kernel of each architecture, the older and the newer: what differs between them is covered twice.
+KERNELS = {"x86_64": "bookworm", "aarch64": "trixie"}
+
+Start = Callable[..., AbstractContextManager[Guest]]
+Run = Callable[..., CellResult]
+
+
+class Quiet:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.phases: list[str] = []
+
+    def cell_phase(self, cell: Cell, phase: str) -> None:
+        self.phases.append(phase)
+
+    def cell_done(self, cell: Cell, result: CellResult) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        print(text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.vm)
+
+
+@pytest.fixture(scope="session")
+def rack() -> Iterator[Rack]:
+    with open_rack(scale=host.speed()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def workshops(rack: Rack) -> Callable[[RunOptions], Workshop]:
+    """Workshops by what they build; a mutant needs its own options, not its own modules."""
+    made: dict[RunOptions, Workshop] = {}
+    lock = threading.Lock()
+
+    def workshop(options: RunOptions) -> Workshop:
+        with lock:
+            return made.setdefault(options, Workshop(rack, options, Quiet()))
+
+    return workshop
+
+
+@pytest.fixture(params=KERNELS)
+def arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def machine(arch: str, workshops: Callable[[RunOptions], Workshop]) -> Machine:
+    """The standard machine of an architecture, its image built if need be."""
+    return workshops(RunOptions()).machine(arch, KERNELS[arch], "standard")
+
+
+@pytest.fixture
+def start(rack: Rack, machine: Machine, tmp_path: Path) -> Start:
+    """Start a guest of `machine`; its console goes to console.log in the test's folder."""
+
+    def started(
+        *, watch: Callable[[bytes], str | None] = lambda _data: None, cold: bool = False, log: str = "console.log"
+    ) -> AbstractContextManager[Guest]:
+        return warm.start(rack, machine, console_log=tmp_path / log, watch=watch, cold=cold)
+
+    return started
+
+
+@pytest.fixture
+def run(workshops: Callable[[RunOptions], Workshop], tmp_path: Path) -> Run:
+    """Run one cell, with modules cross-built on the host unless asked otherwise; its files are in `tmp_path`."""
+
+    def ran(name: str, *, mutant: str = "", swaps: int = 6, build: str = "host") -> CellResult:
+        cell = Cell.parse(name)
+        options = replace(RunOptions(), mutant=mutant, swaps=swaps, build=build, seed=7)
+        folder = RunFolder.create(tmp_path / "results", seed=options.seed, cells=[cell])
+        try:
+            return run_cell(cell, workshops(options), folder, Quiet())
+        finally:
+            folder.close()
+
+    return ran
