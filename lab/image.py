@@ -223,11 +223,6 @@ def current(image: Image) -> bool:
     return wanted is not None and image.arch.name in wanted.arches and wanted.digest(image.arch) == image.digest
 
 
-def remove(image: Image) -> None:
-    """Remove an image from the cache, unless a lab is building it just now."""
-    _discard(image.folder)
-
-
 def gc() -> list[str]:
     """Remove images that no recipe makes any more, damaged ones, and what killed builds left; returns their names."""
     kept = {image.folder for image in cached() if current(image)}

@@ -51,7 +51,7 @@ def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
 
 def read_cpio(data: bytes) -> dict[str, tuple[int, bytes]]:
     """A reader of the newc format, written from the kernel's description and not from the writer."""
-    found = {}
+    found: dict[str, tuple[int, bytes]] = {}
     at = 0
     while True:
         assert data[at : at + 6] == b"070701"
