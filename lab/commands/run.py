@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,6 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
         return _dry_run(cells, order)
     facts = _ready(cells, order)
     from lab import report
-    from lab.errors import LabError
     from lab.report import terminal
     from lab.results import RunFolder
     from lab.schedule import run_matrix as schedule
@@ -188,7 +188,7 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
                     schedule(todo, asked, folder, observer)
         except KeyboardInterrupt:
             interrupted = True
-        except LabError:
+        except Exception:
             if not folder.results:
                 folder.discard()
                 raise
@@ -220,7 +220,8 @@ def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, inter
         seconds = float(folder.head["duration_s"])
         terminal.summary(terminal.console(), found, folder=folder.path, seconds=seconds, wanted=wanted)
     if interrupted:
-        print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}", file=sys.stderr)
+        where = "" if order.results == opt.RESULTS else f" --results {shlex.quote(str(order.results))}"
+        print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}{where}", file=sys.stderr)
         return Exit.INTERRUPTED
     return exit_code(found)
 

@@ -196,7 +196,8 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     table = new_table()
     for result in results:
         add_result(table, result)
-    out.print(table)
+    if results:
+        out.print(table)
     for result in results:
         if result.status is Status.PASS:
             continue

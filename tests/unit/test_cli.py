@@ -211,6 +211,8 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(
     host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     host.stop = KeyboardInterrupt()
+    assert cli.call(["run", "matrix", "--results", "my runs"]) == 130
+    assert " --results 'my runs'\n" in capsys.readouterr().err
     assert cli.call(["run", "matrix", "--seed", "5", "--swaps", "6"]) == 130
     run = latest(tmp_path)
     assert len(run["cells"]) == 1 and run["finished"] is False
@@ -271,6 +273,7 @@ def test_a_bug_is_not_taken_for_a_failed_cell(host: FakeHost, capsys: pytest.Cap
     host.fail = ValueError("oops")
     assert cli.call(["run", "cell", CELL]) == 3
     assert "lab: internal error: ValueError: oops" in capsys.readouterr().err
+    assert list(Path("results").iterdir()) == []
 
 
 def test_report(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
