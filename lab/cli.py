@@ -12,8 +12,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,7 +89,7 @@ def _invoke(argv: Sequence[str]) -> int:
     """What typer's own main does, but for its ways with Ctrl-C and a closed stdout."""
     if "_LAB_COMPLETE" in os.environ:  # a shell asks for completions
         app(args=list(argv), prog_name="lab")
-    command = typer.main.get_command(app)
+    command = _command()
     try:
         with command.make_context("lab", list(argv)) as context:
             value = command.invoke(context)
@@ -96,6 +97,11 @@ def _invoke(argv: Sequence[str]) -> int:
         value = e.exit_code
     sys.stdout.flush()
     return int(value) if isinstance(value, int) else Exit.OK
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
 
 
 def _usage(error: Exception, message: str) -> int:

@@ -123,7 +123,7 @@ def test_bad_input_is_one_line_and_exit_2(
 def test_a_matrix_file_with_a_typo_is_one_line(
     host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "my.toml").write_text("[[matrix]]\narch = ['x86_64']\nkernal = ['trixie']\n")
+    (tmp_path / "my.toml").write_text("[[matrix]]\narch = ['x86_64']\nkernels = ['trixie']\n")
     assert cli.call(["run", "matrix", "-m", "my.toml"]) == 2
     said = one_line(capsys)
     assert "my.toml:" in said and "kern" in said

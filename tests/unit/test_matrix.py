@@ -133,8 +133,8 @@ def test_a_single_cell_is_checked_too() -> None:
     ("text", "place", "words"),
     [
         (GOOD.replace("swaps", "swapz"), ":2: swapz", "unknown key"),
-        (GOOD.replace("kernel", "kernal"), ":4: kernel", "is missing"),
-        (GOOD + 'kernal = ["x"]\n', ":9: kernal", "unknown key"),
+        (GOOD.replace("kernel", "kernels"), ":4: kernel", "is missing"),
+        (GOOD + 'kernels = ["x"]\n', ":9: kernels", "unknown key"),
         (GOOD + "\n[[matrix]]\n" + GOOD.split("[[matrix]]\n")[1] + "swaps = 3\n", ":15: swaps", "unknown key"),
         (GOOD.replace("swaps = 7", "swaps = 0"), ":2: swaps", "greater than or equal to 1"),
         (GOOD.replace("swaps = 7", 'swaps = "7"'), ":2: swaps", "valid integer"),
