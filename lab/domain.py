@@ -47,9 +47,7 @@ def render(spec: DomainSpec) -> str:
     """
     hw, arch = spec.hardware, spec.arch
     if arch.name not in hw.arches:
-        raise UsageError(
-            f"hardware '{hw.name}' is not made for {arch.name}", hint=f"it is for: {', '.join(hw.arches)}"
-        )
+        raise UsageError(f"hardware '{hw.name}' is not made for {arch.name}", hint=f"it is for: {', '.join(hw.arches)}")
     if hw.edu_devices > len(EDU_SLOTS):
         raise UsageError(f"hardware '{hw.name}' has more than {len(EDU_SLOTS)} edu devices")
     words = (spec.cmdline, f"console={arch.console}", CMDLINE, "" if spec.kvm else arch.cmdline)

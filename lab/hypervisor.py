@@ -71,7 +71,8 @@ class Hypervisor:
 
     def version(self) -> tuple[str, str]:
         """(libvirt, QEMU) versions in dotted form."""
-        return _dotted(self._connection.getLibVersion()), _dotted(self._connection.getVersion())
+        with _wrapped("find QEMU"):
+            return _dotted(self._connection.getLibVersion()), _dotted(self._connection.getVersion())
 
     def boot(self, xml: str) -> None:
         """Start a domain that vanishes when it ends."""
@@ -158,7 +159,12 @@ def start_reaping() -> None:
 
 
 def _reap_qemus() -> None:
-    """Reap ended QEMUs, and nothing else: other children belong to who started them."""
+    """Reap ended daemons called QEMU, and nothing else: other children belong to who started them.
+
+    The QEMUs whose end libvirt itself waits for, when it probes them, are in our session; those
+    that were handed to us because they became daemons are not.
+    """
+    session = os.getsid(0)
     while True:
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
@@ -168,7 +174,8 @@ def _reap_qemus() -> None:
         ours = 0
         for pid in _children():
             with suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
+                name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+                if "(qemu-system" in name and int(rest.split()[3]) != session:
                     ours += os.waitpid(pid, os.WNOHANG)[0] != 0
         if not ours:
             time.sleep(0.01)  # somebody else's child, who will reap it

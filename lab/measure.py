@@ -7,10 +7,15 @@ a quantile is the upper edge of its bucket, at most 1/2^sub_bits too high and ne
 The blackout is the longest interval in which nobody completed a call: the longest intersection of all callers'
 gaps. A caller lists only the gaps from its floor on, so a common gap shorter than the highest floor may go unseen;
 then the floor is reported, as an upper bound, and `blackout_exact` is false.
+
+A virtual CPU that its host does not run completes no calls either. The guest's witnesses (kmod/core/stall.c) say when
+that was, and the part of a gap in which any CPU stood still is not counted: it says something of the host, not of the swap.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -173,21 +178,55 @@ def common_gaps(gaps: Sequence[Iterable[tuple[int, int]]]) -> list[tuple[int, in
     return found
 
 
+def union(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same time as non-overlapping intervals in order."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def without(gaps: Iterable[tuple[int, int]], still: Sequence[tuple[int, int]]) -> list[int]:
+    """The length of each gap less its time in `still`, which is in order and does not overlap itself."""
+    ends = [end for _, end in still]
+    lengths = []
+    for start, end in gaps:
+        length = end - start
+        for first, last in itertools.islice(still, bisect.bisect_right(ends, start), None):
+            if first >= end:
+                break
+            length -= min(last, end) - max(first, start)
+        lengths.append(length)
+    return lengths
+
+
 def _blackout(log: RunLog) -> tuple[int | None, bool | None]:
     """(longest common gap that touches the swaps, whether it is exact); None where gaps were not recorded."""
     active = [caller for caller in callers(log) if caller.completed > 1]
     if log.load is None or not active or any(caller.gaps is None for caller in active):
         return None, None
     floor = max(caller.gap_floor_ns or 0 for caller in active)
-    gaps = common_gaps([[(start, end) for start, end in caller.gaps or () if end > start] for caller in active])
+    gaps = common_gaps([_gaps(caller, log.load.ended_ns) for caller in active])
     starts = [swap.start_ns for swap in log.swaps if swap.start_ns is not None]
     ends = [swap.end_ns for swap in log.swaps if swap.end_ns is not None]
     if starts and ends:
         gaps = [(start, end) for start, end in gaps if end >= min(starts) and start <= max(ends)]
-    longest = max((end - start for start, end in gaps), default=0)
+    still = union([pair for cpu in log.stats.stalls for pair in cpu.stalls]) if log.stats else []
+    longest = max(without(gaps, still), default=0)
     if longest >= floor:
         return (longest, True) if longest else (None, None)
     return floor, False
+
+
+def _gaps(caller: Caller, ended_ns: int) -> list[tuple[int, int]]:
+    """A caller's gaps; one that fell silent for good has a last one, to the end of the load."""
+    gaps = [(start, end) for start, end in caller.gaps or () if end > start]
+    if caller.last_ns and caller.last_ns < ended_ns:
+        gaps.append((caller.last_ns, ended_ns))
+    return gaps
 
 
 def _calls(log: RunLog) -> Calls | None:

@@ -60,6 +60,7 @@ class Caller(_Part):
     versions_lost: Count = 0  # completed calls of versions that found no room in that list
     hist: Phases | None = None
     max_ns: Maxima | None = None
+    last_ns: Count | None = None  # when its last call completed
     gap_floor_ns: Count | None = None  # every shorter gap is unknown
     gaps: Pairs | None = None  # [start, end] without a completed call, CLOCK_MONOTONIC ns
     raised: Count | None = None  # interrupts asked for, where it is a source of them
@@ -137,6 +138,14 @@ class Memory(_Part):
     freed: Count
 
 
+class Stalls(_Part):
+    """When one CPU did not run: its witness, a pinned timer that fires every millisecond, was late."""
+
+    cpu: Count
+    floor_ns: Count
+    stalls: Pairs
+
+
 class Stats(_Part):
     """The kernel's account: editions, sources of calls, memory."""
 
@@ -144,6 +153,7 @@ class Stats(_Part):
     editions: Annotated[list[EditionStat], Field(max_length=MAX_ITEMS)]
     empty: Empty | None = None
     sources: Annotated[list[Caller], Field(max_length=256)]
+    stalls: Annotated[list[Stalls], Field(max_length=8192)] = []
     memory: Memory | None = None
     nmissed: Count | None = None
 

@@ -99,7 +99,7 @@ class _Attempt:
         self._console.finish()
         log = dmesg.read(raw.dmesg, mark=dmesg.marker(str(options.seed))) if raw.dmesg else None
         events = log if log is not None and not self._console.splats else self._console.events()
-        samples = measure.samples(raw.data) if raw.data.get("stats") or raw.data.get("load") or raw.lost else None
+        samples = measure.samples(raw.data)
         judged = verdict.judge(
             samples,
             events,

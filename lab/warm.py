@@ -98,9 +98,7 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
 def _make(rack: Rack, machine: Machine, work: Path) -> None:
     client, host = KeyPair.new(), KeyPair.new()
     log.info("booting %s once for its warm state", work.name)
-    with boot(
-        rack, machine, console_log=work / _CONSOLE, overlay=work / _DISK, keys=(client, host)
-    ) as guest:
+    with boot(rack, machine, console_log=work / _CONSOLE, overlay=work / _DISK, keys=(client, host)) as guest:
         # What every restored guest runs first is in its page cache then.
         guest.run(
             f"{EDU_AWAY}; date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync",

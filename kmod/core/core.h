@@ -272,6 +272,13 @@ u32 hs_sources_number(void);
 void hs_sources_phase(u32 phase);
 void hs_sources_show(struct seq_file *seq);
 
+/* stall.c */
+int hs_stall_init(void);
+void hs_stall_exit(void);
+void hs_stall_start(void);
+void hs_stall_stop(void);
+void hs_stall_show(struct seq_file *seq);
+
 /* race.c */
 void hs_race_show(struct seq_file *seq);
 

@@ -107,6 +107,8 @@ static int stats_show(struct seq_file *seq, void *unused)
 	seq_puts(seq, ",");
 	hs_sources_show(seq);
 	seq_puts(seq, ",");
+	hs_stall_show(seq);
+	seq_puts(seq, ",");
 	hs_memory_show(seq);
 	/* Nothing here hangs on a kprobe or on ftrace, so there is nothing to miss. */
 	seq_puts(seq, ",\"nmissed\":null}\n");
@@ -125,10 +127,15 @@ static struct dentry *folder;
 
 static int __init core_init(void)
 {
-	int err = misc_register(&ctl_device);
+	int err = hs_stall_init();
 
 	if (err)
 		return err;
+	err = misc_register(&ctl_device);
+	if (err) {
+		hs_stall_exit();
+		return err;
+	}
 	folder = debugfs_create_dir("hotswap", NULL);
 	debugfs_create_file("state", 0400, folder, NULL, &state_fops);
 	debugfs_create_file("stats", 0400, folder, NULL, &stats_fops);
@@ -142,6 +149,7 @@ static void __exit core_exit(void)
 {
 	debugfs_remove(folder);
 	misc_deregister(&ctl_device);
+	hs_stall_exit();
 }
 module_exit(core_exit);
 

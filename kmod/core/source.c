@@ -105,6 +105,8 @@ void hs_sources_stop(void)
 		list_for_each_entry(source, &sources, node)
 			if (source->stop)
 				source->stop(source);
+	if (running)
+		hs_stall_stop();
 	running = false;
 	mutex_unlock(&source_lock);
 }
@@ -129,6 +131,8 @@ int hs_sources_start(void)
 			if (source->stop)
 				source->stop(source);
 	running |= !err;
+	if (!err)
+		hs_stall_start();
 	mutex_unlock(&source_lock);
 	return err;
 }

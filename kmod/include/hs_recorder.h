@@ -161,7 +161,7 @@ static inline __u64 hs_random(__u64 *state)
 	print(out, "},\"max_ns\":{");									\
 	for (p_ = 0; p_ < HS_PHASES; p_++)								\
 		print(out, "%s\"%s\":%llu", p_ ? "," : "", hs_phase_[p_], (rec)->max_ns[p_]);		\
-	print(out, "},\"gap_floor_ns\":%llu,\"gaps\":[", (rec)->gap_floor_ns);				\
+	print(out, "},\"last_ns\":%llu,\"gap_floor_ns\":%llu,\"gaps\":[", (rec)->last_ns, (rec)->gap_floor_ns);	\
 	for (i_ = 0; i_ < (rec)->gaps; i_++)								\
 		print(out, "%s[%llu,%llu]", i_ ? "," : "", (rec)->gap[i_].a, (rec)->gap[i_].b);		\
 	print(out, "]");										\

@@ -151,14 +151,12 @@ int main(int argc, char **argv)
 	__u64 seed = option_number(argc, argv, "--seed", 1);
 	__u64 started, ended;
 	struct caller *callers;
-	bool irqs;
 	int ctl;
 
 	if (!load || (strcmp(load, "syscall") && strcmp(load, "irq") && strcmp(load, "mixed")))
 		die("--load wants syscall, irq or mixed");
 	if (threads < 1 || threads > THREADS_MAX)
 		die("--threads wants 1 to %d", THREADS_MAX);
-	irqs = strcmp(load, "syscall");
 	if (!strcmp(load, "irq"))
 		threads = 0;
 	set_deadline(argc, argv);
@@ -167,14 +165,14 @@ int main(int argc, char **argv)
 
 	started = now_ns();
 	page->threads = threads;
-	if (irqs && ioctl(ctl, HS_CTL_START))
+	if (ioctl(ctl, HS_CTL_START))
 		die("HS_CTL_START: %s", strerror(errno));
 	callers = start_callers(threads, seed);
 	page->running = 1;
 	beat_until_stop(threads, ctl);
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(callers[i].thread, NULL);
-	if (irqs && ioctl(ctl, HS_CTL_STOP))
+	if (ioctl(ctl, HS_CTL_STOP))
 		die("HS_CTL_STOP: %s", strerror(errno));
 	ended = now_ns();
 

@@ -77,6 +77,30 @@ def test_blackout_is_the_longest_common_gap_that_touches_the_swaps(raw: dict[str
     assert samples.blackout_exact is True
 
 
+def test_time_in_which_a_cpu_stood_still_is_no_blackout(raw: dict[str, Any]) -> None:
+    whole = measure.samples(raw).blackout_ns
+    assert whole is not None
+    (start, end) = next(
+        gap for gap in measure.common_gaps([c.gaps or [] for c in measure.callers(measure.samples(raw).log)])
+        if gap[1] - gap[0] == whole
+    )  # fmt: skip
+    raw["stats"]["stalls"] = [
+        {"cpu": 0, "floor_ns": 1, "stalls": [[start - 50, start + 100]]},
+        {"cpu": 1, "floor_ns": 1, "stalls": [[start + 50, start + 200], [end + 1, end + 9]]},
+    ]
+    assert measure.samples(raw).blackout_ns == whole - 200
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))),
+)
+def test_time_without_stalls_is_that_of_brute_force(gaps: list[tuple[int, int]], stalls: list[tuple[int, int]]) -> None:
+    ticks = {tick for start, end in stalls for tick in range(start, end)}
+    wanted = [sum(tick not in ticks for tick in range(start, end)) for start, end in gaps]
+    assert measure.without(gaps, measure.union(stalls)) == wanted
+
+
 def test_a_blackout_below_the_recorders_floor_is_an_upper_bound(raw: dict[str, Any]) -> None:
     raw["load"]["threads"][0]["gap_floor_ns"] = 8000
     samples = measure.samples(raw)
