@@ -8,8 +8,8 @@ The blackout is the longest interval in which nobody completed a call: the longe
 gaps. A caller lists only the gaps from its floor on, so a common gap shorter than the highest floor may go unseen;
 then the floor is reported, as an upper bound, and `blackout_exact` is false.
 
-A virtual CPU that its host does not run completes no calls either. The guest's witnesses (kmod/core/stall.c) say when
-that was, and the part of a gap in which any CPU stood still is not counted: it says something of the host, not of the swap.
+A virtual CPU that its host does not run completes no calls either. The guest's witnesses (kmod/core/stall.c) say
+when that was, and the part of a gap in which any CPU stood still is not counted: it tells of the host, not of the swap.
 """
 
 from __future__ import annotations
