@@ -7,7 +7,6 @@
  * Usage: insmod hs_core.ko mechanism=refcount seed=7
  *	  cat /sys/kernel/debug/hotswap/stats
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/debugfs.h>
 #include <linux/fs.h>

@@ -9,7 +9,6 @@
  * Usage: insmod hs_core.ko race_us=2000 race_seed=7 race_point=refcount.lookup
  *	  cat /sys/kernel/debug/hotswap/race
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
 #include <linux/spinlock.h>

@@ -6,7 +6,6 @@
  * another, so only the sum over all possible CPUs means anything. The shares only ever rise; once nobody can enter any
  * more, (sum of enter) is fixed, and reading it equal to (sum of exit) can not be an accident of the reading order.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/mm.h>
 #include <linux/slab.h>

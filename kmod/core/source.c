@@ -5,7 +5,6 @@
  * Purpose: interrupt sources make calls, check each result and record it as a user thread would; this is the code they
  * share, and the list that the statistics walk.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/mutex.h>
 #include <linux/ktime.h>

@@ -9,7 +9,6 @@
  * until the old edition has no references and lets go of its module, which the swapper then unloads. In between the
  * slot refuses other editions.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/mutex.h>
 #include <linux/ktime.h>

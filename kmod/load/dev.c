@@ -5,17 +5,15 @@
  * Purpose: /dev/hotswap, where each HS_CALL ioctl is one reference to slot "calc" from process context: a call of the
  * edition's function, or a look in its table (a data resource, read under the same kind of reference).
  *
- * Usage: insmod hs_dev.ko, then ./hs-load --load syscall
+ * Usage: insmod hs_load.ko from=syscall, then ./hs-load --load syscall
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
-#include <linux/module.h>
 #include <linux/uaccess.h>
 #include "../core/core.h"
 
-static struct hs_slot *slot;
+static struct hs_slot *dev_slot;
 
 struct dev_count {
 	unsigned long issued, completed, failed;
@@ -24,14 +22,14 @@ static DEFINE_PER_CPU(struct dev_count, dev_count);
 
 static int look_up(struct hs_call *call)
 {
-	struct hs_ref *ref = slot->mechanism->get(slot);
+	struct hs_ref *ref = dev_slot->mechanism->get(dev_slot);
 
 	if (!ref)
 		return -ENODEV;
 	call->version = ref->version;
 	call->identity = ref->identity;
 	call->result = ref->edition->table[call->arg % HS_TABLE_LEN];
-	slot->mechanism->put(ref);
+	dev_slot->mechanism->put(ref);
 	return 0;
 }
 
@@ -48,7 +46,7 @@ static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg
 	if (call.op >= HS_OP_NR || call.sleep_us > HS_SLEEP_MAX_US || (call.sleep_us && call.op != HS_OP_CALC))
 		return -EINVAL;
 	this_cpu_inc(dev_count.issued);
-	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch(slot, &call);
+	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch(dev_slot, &call);
 	if (err) {
 		this_cpu_inc(dev_count.failed);
 		return err;
@@ -74,50 +72,45 @@ static const struct file_operations dev_fops = {
 	.unlocked_ioctl = dev_ioctl,
 };
 
-static struct miscdevice device = {
+static struct miscdevice dev_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "hotswap",
 	.mode = 0666,
 	.fops = &dev_fops,
 };
 
-static struct hs_source source = {
+static struct hs_source dev_source = {
 	.name = "syscall",
 	.totals = dev_totals,
 };
 
-static int __init dev_init(void)
+static int dev_init(void)
 {
 	int err;
 
-	slot = hs_slot_get(HS_CALC_SLOT);
-	if (!slot)
+	dev_slot = hs_slot_get(HS_CALC_SLOT);
+	if (!dev_slot)
 		return -ENODEV;
-	source.slot = slot;
-	err = hs_source_register(&source);
+	dev_source.slot = dev_slot;
+	err = hs_source_register(&dev_source);
 	if (err)
 		goto put_slot;
-	err = misc_register(&device);
+	err = misc_register(&dev_device);
 	if (err)
 		goto unregister_source;
 	return 0;
 
 unregister_source:
-	hs_source_unregister(&source);
+	hs_source_unregister(&dev_source);
 put_slot:
-	hs_slot_put(slot);
+	hs_slot_put(dev_slot);
 	return err;
 }
-module_init(dev_init);
 
 /* An open file holds the module, so no call is in flight here. */
-static void __exit dev_exit(void)
+static void dev_exit(void)
 {
-	misc_deregister(&device);
-	hs_source_unregister(&source);
-	hs_slot_put(slot);
+	misc_deregister(&dev_device);
+	hs_source_unregister(&dev_source);
+	hs_slot_put(dev_slot);
 }
-module_exit(dev_exit);
-
-MODULE_DESCRIPTION("hotswap load: system calls through a character device");
-MODULE_LICENSE("GPL");

@@ -5,14 +5,12 @@
  * Purpose: real device interrupts (MSI) that call slot "calc" from the hard interrupt handler. A thread raises one and
  * waits until the handler has had it before it raises the next, so raised and handled can be compared one by one.
  *
- * Usage: qemu ... -device edu; insmod hs_edu.ko
+ * Usage: qemu ... -device edu; insmod hs_load.ko from=edu
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/completion.h>
 #include <linux/interrupt.h>
 #include <linux/kthread.h>
-#include <linux/module.h>
 #include <linux/pci.h>
 #include "../core/core.h"
 
@@ -191,7 +189,13 @@ static struct pci_driver edu_driver = {
 	.probe = edu_probe,
 	.remove = edu_remove,
 };
-module_pci_driver(edu_driver);
 
-MODULE_DESCRIPTION("hotswap load: interrupts of the edu PCI device");
-MODULE_LICENSE("GPL");
+static int edu_init(void)
+{
+	return pci_register_driver(&edu_driver);
+}
+
+static void edu_exit(void)
+{
+	pci_unregister_driver(&edu_driver);
+}

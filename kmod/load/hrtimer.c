@@ -6,12 +6,10 @@
  * raised when the timer is armed and handled when its callback runs; periods that passed while the machine was late were
  * never armed and are counted as overruns.
  *
- * Usage: insmod hs_hrtimer.ko period_us=1000
+ * Usage: insmod hs_load.ko from=hrtimer period_us=1000
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/hrtimer.h>
-#include <linux/module.h>
 #include "../compat.h"
 #include "../core/core.h"
 
@@ -19,21 +17,21 @@ static uint period_us = 1000;
 module_param(period_us, uint, 0444);
 MODULE_PARM_DESC(period_us, "time between two interrupts");
 
-static struct hs_source source;
+static struct hs_source timer_source;
 static struct hrtimer timer;
 
 static enum hrtimer_restart timer_fired(struct hrtimer *unused)
 {
-	hs_source_call(&source);
-	WRITE_ONCE(source.handled, source.handled + 1);
-	source.overruns += hrtimer_forward_now(&timer, ns_to_ktime((u64)period_us * NSEC_PER_USEC)) - 1;
-	source.raised++;
+	hs_source_call(&timer_source);
+	WRITE_ONCE(timer_source.handled, timer_source.handled + 1);
+	timer_source.overruns += hrtimer_forward_now(&timer, ns_to_ktime((u64)period_us * NSEC_PER_USEC)) - 1;
+	timer_source.raised++;
 	return HRTIMER_RESTART;
 }
 
 static int timer_start(struct hs_source *unused)
 {
-	source.raised++;
+	timer_source.raised++;
 	hrtimer_start(&timer, ns_to_ktime((u64)period_us * NSEC_PER_USEC), HRTIMER_MODE_REL_HARD);
 	return 0;
 }
@@ -42,38 +40,33 @@ static int timer_start(struct hs_source *unused)
 static void timer_stop(struct hs_source *unused)
 {
 	if (hrtimer_cancel(&timer))
-		source.raised--;
+		timer_source.raised--;
 }
 
-static struct hs_source source = {
+static struct hs_source timer_source = {
 	.name = "hrtimer",
 	.start = timer_start,
 	.stop = timer_stop,
 };
 
-static int __init timer_init(void)
+static int timer_init(void)
 {
 	int err;
 
 	if (!period_us)
 		return -EINVAL;
 	hrtimer_setup(&timer, timer_fired, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	source.slot = hs_slot_get(HS_CALC_SLOT);
-	if (!source.slot)
+	timer_source.slot = hs_slot_get(HS_CALC_SLOT);
+	if (!timer_source.slot)
 		return -ENODEV;
-	err = hs_source_register(&source);
+	err = hs_source_register(&timer_source);
 	if (err)
-		hs_slot_put(source.slot);
+		hs_slot_put(timer_source.slot);
 	return err;
 }
-module_init(timer_init);
 
-static void __exit timer_exit(void)
+static void timer_exit(void)
 {
-	hs_source_unregister(&source);
-	hs_slot_put(source.slot);
+	hs_source_unregister(&timer_source);
+	hs_slot_put(timer_source.slot);
 }
-module_exit(timer_exit);
-
-MODULE_DESCRIPTION("hotswap load: a high-resolution timer");
-MODULE_LICENSE("GPL");

@@ -12,8 +12,8 @@
 static irqreturn_t swallow(int irq, void *data);
 
 #define request_irq(irq, handler, flags, name, data) request_irq(irq, swallow, flags, name, data)
-#include "../load/edu.c"
-MODULE_INFO(replaces, "hs_edu");
+#include "../load/load.c"
+MODULE_INFO(replaces, "hs_load");
 
 static irqreturn_t swallow(int irq, void *data)
 {

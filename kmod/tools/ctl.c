@@ -21,18 +21,14 @@
 #include "hs_recorder.h"
 #include "modules.h"
 
-static const char * const syscall_loads[] = { "hs_dev", NULL };
-static const char * const irq_loads[] = { "hs_edu", "hs_hrtimer", NULL };
-static const char * const mixed_loads[] = { "hs_dev", "hs_edu", "hs_hrtimer", NULL };
-
 static const struct load {
 	const char *name;
-	const char * const *modules;
+	const char *parameters;
 	unsigned int irq_sources;
 } loads[] = {
-	{ "syscall", syscall_loads, 0 },
-	{ "irq", irq_loads, 2 },
-	{ "mixed", mixed_loads, 2 },
+	{ "syscall", "from=syscall", 0 },
+	{ "irq", "from=edu,hrtimer", 2 },
+	{ "mixed", "from=syscall,edu,hrtimer", 2 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)
@@ -92,8 +88,7 @@ static int up_command(int argc, char **argv)
 	insert_or_die("hs_core", text);
 	snprintf(text, sizeof(text), "hs_%s", mechanism);
 	insert_or_die(text, "");
-	for (const char * const *module = load->modules; *module; module++)
-		insert_or_die(*module, "");
+	insert_or_die("hs_load", load->parameters);
 	fill_ring(ring, seed);
 	insert_or_die(ring[0], "version=1");
 
@@ -198,9 +193,8 @@ static int down_command(void)
 
 	if (!access(beside("phase"), F_OK))
 		stop_load(open_phase_page(false));
-	for (const char * const *module = mixed_loads; *module; module++)
-		if (is_loaded(resolve(*module)))
-			remove_module(resolve(*module));
+	if (is_loaded(resolve("hs_load")))
+		remove_module(resolve("hs_load"));
 	printf("{\"down\":{\"leaks\":[");
 	if (is_loaded(resolve("hs_core"))) {
 		int ctl = open_ctl();

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap core: one translation unit.
+ *
+ * Purpose: put the core's files together. Under emulation the kernel's headers cost the compiler ten times what this
+ * code does, so they are read once.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include "ref.c"
+#include "table.c"
+#include "source.c"
+#include "race.c"
+#include "main.c"
