@@ -16,8 +16,8 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,20 +28,24 @@ from typing import Protocol
 from lab import headers, paths, proc
 from lab.deadline import Deadline, wait_until
 from lab.errors import BuildError, DeadlineError
-from lab.headers import is_elf
 from lab.image import Image
+from lab.kmodtree import TOOLS, define_before_include, pack, source_files, unpack, unpack_sources
 from lab.ssh import Done
 
 log = logging.getLogger(__name__)
 
 LOG, MANIFEST, STRIP = "build.log", "build.json", "strip"
-TOOLS = ("hs-ctl", "hs-load")
 CORE = "hs_core.ko"
 GUEST_FOLDER = "/tmp/kmod"  # noqa: S108  in the guest, which has no other user
-PRODUCT = re.compile(r"hs[-_][a-z0-9_-]+(\.ko)?")
-PRODUCT_MAX = 32 << 20  # bytes; a guest is not trusted to send sane sizes
-LEFTOVERS = (".o", ".ko", ".mod", ".mod.c", ".cmd", ".a", ".d", ".symvers", ".order", ".pyc")
-FORMAT = "1"  # changes when the files of a build or the way to make them do
+FORMAT = "2"  # changes when the files of a build or the way to make them do
+
+# Headers that every file reads, for templates/kbuild-cc.
+QUICK = Path(__file__).parent / "templates/kbuild-cc"
+QUICK_HEADERS = {
+    "quick/all.h": b"#include <linux/module.h>\n",
+    "quick/pch.h": b"",  # gcc reads pch.h.gch in its place
+    "quick/own.h": b"#undef pr_fmt\n",
+}
 
 # kbuild must not see the make that started us, nor use what only the kernel's own build has.
 ENVIRONMENT = {"MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": "", "LC_ALL": "C"}
@@ -90,10 +94,8 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
     """
 
     def make(work: Path, log_file: Path) -> None:
-        guest.put_tar(pack(sources), GUEST_FOLDER, deadline=deadline)
-        words = ["make", "-C", GUEST_FOLDER, '-j"$(nproc)"', "KDIR=/lib/modules/$(uname -r)/build"]
-        words += [*VARIABLES, f"KCFLAGS=-fdebug-prefix-map={GUEST_FOLDER}={paths.kmod_dir()}", *_targets(mutants)]
-        command = f"{' '.join(words)} 2>&1"
+        guest.put_tar(pack(sources, {"quick/cc": QUICK.read_bytes(), **QUICK_HEADERS}), GUEST_FOLDER, deadline=deadline)
+        command = _guest_command(sources, mutants=mutants)
         with log_file.open("ab", buffering=0) as stream:
             stream.write(f"+ {command}\n".encode())
             done = guest.run(command, deadline=deadline, check=False, on_line=lambda line: _write(stream, line))
@@ -139,54 +141,11 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
     compiler = image.compiler if where == "guest" else headers.compiler(image.arch, deadline=Deadline.after(30.0))
     sha = hashlib.sha256()
     sha.update("\0".join((FORMAT, where, image.arch.name, image.release, compiler, str(mutants))).encode())
+    sha.update(QUICK.read_bytes() + repr(QUICK_HEADERS).encode() if where == "guest" else b"")
     for path in source_files(sources):
         data = path.read_bytes()
         sha.update(f"\0{path.relative_to(sources)}\0{path.stat().st_mode & 0o100}\0{len(data)}\0".encode() + data)
     return sha.hexdigest()[:16]
-
-
-def source_files(sources: Path) -> list[Path]:
-    """The files of the source tree, in order, without what a build in place left behind."""
-    files = (path for path in sources.rglob("*") if path.is_file() and not path.is_symlink())
-    kept = (path for path in files if not path.name.startswith(".") and not path.name.endswith(LEFTOVERS))
-    return sorted(path for path in kept if not is_elf(path))
-
-
-def pack(sources: Path) -> bytes:
-    """The source tree as a tar archive, the same bytes for the same content."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in source_files(sources):
-            info = tarfile.TarInfo(str(path.relative_to(sources)))
-            info.size = path.stat().st_size
-            info.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            # A guest's clock may be behind; make complains of files from the future.
-            info.mtime = 0
-            archive.addfile(info, io.BytesIO(path.read_bytes()))
-    return out.getvalue()
-
-
-def unpack_sources(data: bytes, folder: Path) -> None:
-    """Unpack what `pack` packed."""
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        archive.extractall(folder, filter="data")
-
-
-def unpack(data: bytes, work: Path) -> None:
-    """Take modules and tools out of a guest's archive: known names, regular files, sane sizes, nothing else."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if not member.isreg() or not PRODUCT.fullmatch(name) or member.size > PRODUCT_MAX:
-                    raise BuildError(f"the guest sent something that is no module or tool: {member.name!r:.100}")
-                stream = archive.extractfile(member)
-                if stream is None or (work / name).exists():
-                    raise BuildError(f"the guest sent {name} twice")
-                (work / name).write_bytes(stream.read())
-                (work / name).chmod(0o755 if name in TOOLS else 0o644)
-    except tarfile.TarError as e:
-        raise BuildError(f"the guest sent no readable archive of what it built: {e}") from e
 
 
 def _build(
@@ -264,6 +223,23 @@ def _locked(name: str, *, deadline: Deadline) -> Iterator[None]:
 
         wait_until(taken, "the same build in another lab", deadline, poll_s=0.1)
         yield
+
+
+def _guest_command(sources: Path, *, mutants: bool) -> str:
+    """What builds everything in a guest.
+
+    An emulator translates a program again whenever it lies at another address, so for as long as the
+    build lasts the guest's programs all lie at the same one: that alone halves the time.
+    """
+    quick = f"{GUEST_FOLDER}/quick"
+    own_pr_fmt, plain = (shlex.quote(" ".join(names)) for names in define_before_include(sources))
+    words = [
+        *("LAB_CC=gcc", f"LAB_PCH={quick}", f"LAB_OWN_PR_FMT={own_pr_fmt}", f"LAB_PLAIN={plain}"),
+        *("make", "-C", GUEST_FOLDER, '-j"$(nproc)"', "KDIR=/lib/modules/$(uname -r)/build", f"CC={quick}/cc"),
+        *(*VARIABLES, f"KCFLAGS=-fdebug-prefix-map={GUEST_FOLDER}={paths.kmod_dir()}", *_targets(mutants)),
+    ]
+    space = "/proc/sys/kernel/randomize_va_space"
+    return f"old=$(cat {space}); echo 0 >{space}; {' '.join(words)} 2>&1; made=$?; echo $old >{space}; exit $made"
 
 
 def _targets(mutants: bool) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import arch, kbuild, paths
+from lab import arch, kbuild, kmodtree, paths
 from lab.deadline import Deadline
 from lab.errors import BuildError, DeadlineError, GuestLost
 from lab.image import Image
 from lab.ssh import Done
+
+QUICK = ["quick/cc", "quick/all.h", "quick/pch.h", "quick/own.h"]
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +130,10 @@ def test_a_build_is_made_once_and_then_found(image: Image, sources: Path, good: 
     assert kbuild.cached(image, sources, where="guest") is None
     guest = FakeGuest(good)
     made = build(guest, image, sources)
-    assert (made.where, guest.sent) == ("guest", ["Makefile", "core/main.c"])
+    assert (made.where, guest.sent) == (
+        "guest",
+        ["Makefile", "core/main.c", "quick/cc", "quick/all.h", "quick/pch.h", "quick/own.h"],
+    )
     assert "CC hs_core.o" in (made.folder / "build.log").read_text()
     found = kbuild.cached(image, sources, where="guest")
     assert found is not None
@@ -189,7 +194,7 @@ def test_a_packed_tree_is_the_same_bytes_every_time(sources: Path, tmp_path: Pat
     copy = tmp_path / "copy"
     shutil.copytree(sources, copy)
     (copy / "core/main.c").touch()
-    assert kbuild.pack(sources) == kbuild.pack(copy)
+    assert kmodtree.pack(sources) == kmodtree.pack(copy)
 
 
 def test_a_failed_build_tells_the_first_complaint_and_keeps_only_its_log(
@@ -243,7 +248,7 @@ def test_what_a_guest_sends_is_not_trusted(data: bytes, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     with pytest.raises(BuildError):
-        kbuild.unpack(data, work)
+        kmodtree.unpack(data, work)
     assert not (work / "build.log").exists()
     assert not (tmp_path.parent / "etc").exists()
 
@@ -287,7 +292,24 @@ def test_the_manifest_names_every_file(image: Image, sources: Path, good: dict[s
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt\n#include <linux/module.h>\n', "own"),
+        ("#include <linux/module.h>\n#define DEBUG\n", "none"),
+        ("/* #include comes */\n#define DEBUG\n#include <linux/module.h>\n", "plain"),
+        ("#define pr_fmt(fmt) fmt\n# define CREATE_TRACE_POINTS\n#include <linux/module.h>\n", "plain"),
+        ("#undef CONFIG_SMP\n#include <linux/module.h>\n", "plain"),
+    ],
+)
+def test_files_whose_macros_change_the_headers_are_told_apart(sources: Path, text: str, expected: str) -> None:
+    (sources / "core/special.c").write_text(text)
+    own, plain = kmodtree.define_before_include(sources)
+    assert ("own" if own == ["special.c"] else "plain" if plain == ["special.c"] else "none") == expected
+    assert len(own) + len(plain) == (expected != "none")
+
+
 def test_the_shipped_tree_can_be_packed() -> None:
-    names = {str(path.relative_to(paths.kmod_dir())) for path in kbuild.source_files(paths.kmod_dir())}
+    names = {str(path.relative_to(paths.kmod_dir())) for path in kmodtree.source_files(paths.kmod_dir())}
     assert "compat.h" in names
     assert not [name for name in names if name.endswith((".o", ".ko"))]
