@@ -23,10 +23,13 @@ from lab.errors import DeadlineError, GuestLost, HypervisorError
 from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Keys, Machine, boot, restore, seed_tar
 from lab.rack import Rack
 from lab.ssh import KeyPair
+from lab.untrusted import one_line
 
 log = logging.getLogger(__name__)
 
-PREPARE_S = 30.0
+PREPARE_S = 60.0
+# Multi-threaded emulation of x86 sometimes breaks a kernel while it patches its own code at boot.
+BOOTS = 3
 _DISK, _SEED, _KEYS, _CONSOLE = "disk.qcow2", "seed.tar", "keys.json", "console.log"
 
 
@@ -89,9 +92,16 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
     with (state.parent / f".{state.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not state.is_dir():
-            progress("boot")
-            with paths.folder_whole(state) as work:
-                _make(rack, machine, work)
+            for left in reversed(range(BOOTS)):
+                progress("boot")
+                try:
+                    with paths.folder_whole(state) as work:
+                        _make(rack, machine, work)
+                    break
+                except (DeadlineError, GuestLost) as e:
+                    if not left:
+                        raise
+                    log.warning("%s did not boot (%s): trying again", state.name, e)
     return state
 
 
@@ -100,10 +110,13 @@ def _make(rack: Rack, machine: Machine, work: Path) -> None:
     log.info("booting %s once for its warm state", work.name)
     with boot(rack, machine, console_log=work / _CONSOLE, overlay=work / _DISK, keys=(client, host)) as guest:
         # What every restored guest runs first is in its page cache then.
-        guest.run(
-            f"{EDU_AWAY}; date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync",
+        done = guest.run(
+            f"{EDU_AWAY}; date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync; "
+            "cat /proc/sys/kernel/tainted",
             deadline=Deadline.after(PREPARE_S * rack.scale),
         )
+        if one_line(done.stdout) != "0":
+            raise GuestLost(f"its kernel is tainted ({one_line(done.stdout, 20)}) before anything ran in it")
         guest.rack.hypervisor.save_warm(guest.name)
     (work / _SEED).write_bytes(seed_tar(client, host, hostname="warm"))
     paths.write_whole(work / _KEYS, json.dumps({"client": asdict(client), "host": host.public}))

@@ -84,13 +84,13 @@ def image_rm(
 
 
 def gc() -> None:
-    """Remove what killed labs left behind: guests, sockets, disks.
+    """Remove what killed labs left behind (guests, sockets, disks) and images of older recipes.
 
     Example: lab gc
     """
-    from lab import rack
+    from lab import image, rack
 
-    for line in rack.gc():
+    for line in (*rack.gc(), *image.gc()):
         print(f"removed {line}")
 
 
