@@ -2,13 +2,16 @@
 /*
  * hotswap core: one translation unit.
  *
- * Purpose: put the core's files together. Under emulation the kernel's headers cost the compiler ten times what this
- * code does, so they are read once.
+ * Purpose: put the core's files and the mechanisms together, of which none needs another. Under emulation the kernel's
+ * headers cost the compiler ten times what this code does, so they are read once.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include "ref.c"
 #include "table.c"
 #include "source.c"
+#include "stall.c"
 #include "race.c"
+#include "../mechanisms/refcount.c"
+#include "../mechanisms/reload.c"
 #include "main.c"

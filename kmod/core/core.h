@@ -71,9 +71,12 @@ struct hs_ref {
 
 /**
  * struct hs_mechanism - how editions of a slot are swapped
- * @name:	as in core's parameter `mechanism`
+ * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
+ * @init:	prepare. Context: process. Return: 0, or why this kernel can not do it: slots of that name are then refused.
+ *		May be NULL.
+ * @exit:	undo @init. Context: process. May be NULL.
  * @call:	one reference: look up, take, run @op of the edition, drop. Context: any. Return: the edition's answer, or
  *		-ENODEV if nobody stands behind the slot.
  * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before @put if it
@@ -96,6 +99,8 @@ struct hs_mechanism {
 	const char *name;
 	struct module *owner;
 	enum hs_order order;
+	int (*init)(void);
+	void (*exit)(void);
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
 	struct hs_ref *(*get)(struct hs_slot *slot);
 	void (*put)(struct hs_ref *ref);

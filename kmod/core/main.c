@@ -122,18 +122,32 @@ static int race_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(race);
 
+/* The mechanisms, one file each in mechanisms/. */
+static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload };
+
+/* Which of them this kernel can do, as bits. */
+static unsigned long able;
+
 static struct dentry *folder;
 
 static int __init core_init(void)
 {
-	int err = hs_stall_init();
+	int i, err;
 
+	err = hs_stall_init();
 	if (err)
 		return err;
 	err = misc_register(&ctl_device);
 	if (err) {
 		hs_stall_exit();
 		return err;
+	}
+	for (i = 0; i < ARRAY_SIZE(mechanism_list); i++) {
+		err = hs_mechanism_register(mechanism_list[i]);
+		if (err)
+			pr_info("no mechanism %s: error %d\n", mechanism_list[i]->name, err);
+		else
+			able |= BIT(i);
 	}
 	folder = debugfs_create_dir("hotswap", NULL);
 	debugfs_create_file("state", 0400, folder, NULL, &state_fops);
@@ -143,14 +157,19 @@ static int __init core_init(void)
 }
 module_init(core_init);
 
-/* Every slot, mechanism and source holds this module, and so does every open file. */
+/* Every slot, edition and source holds this module, and so does every open file. */
 static void __exit core_exit(void)
 {
+	int i;
+
 	debugfs_remove(folder);
+	for (i = 0; i < ARRAY_SIZE(mechanism_list); i++)
+		if (able & BIT(i))
+			hs_mechanism_unregister(mechanism_list[i]);
 	misc_deregister(&ctl_device);
 	hs_stall_exit();
 }
 module_exit(core_exit);
 
-MODULE_DESCRIPTION("hotswap: slots, reference records, control device");
+MODULE_DESCRIPTION("hotswap: slots, reference records, mechanisms, control device");
 MODULE_LICENSE("GPL");

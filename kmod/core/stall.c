@@ -10,7 +10,6 @@
  * A code path that keeps preemption off does not delay a hard interrupt, so what a mechanism does to its callers is
  * never mistaken for a stall.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpumask.h>
 #include <linux/hrtimer.h>

@@ -46,22 +46,21 @@ static const struct hs_mechanism *find_mechanism(const char *name)
 }
 
 /**
- * hs_mechanism_register - make a mechanism known
+ * hs_mechanism_register - make a mechanism known, before others of its name
  * @mech: stays valid until it is unregistered
  *
- * Context: process, may sleep. Return: 0, or -EEXIST.
+ * Context: process, may sleep. Return: 0, or what its init says.
  */
 int hs_mechanism_register(struct hs_mechanism *mech)
 {
-	int err = -EEXIST;
+	int err = mech->init ? mech->init() : 0;
 
+	if (err)
+		return err;
 	mutex_lock(&hs_lock);
-	if (!find_mechanism(mech->name)) {
-		list_add_tail(&mech->node, &mechanisms);
-		err = 0;
-	}
+	list_add(&mech->node, &mechanisms);
 	mutex_unlock(&hs_lock);
-	return err;
+	return 0;
 }
 EXPORT_SYMBOL_GPL(hs_mechanism_register);
 
@@ -76,6 +75,8 @@ void hs_mechanism_unregister(struct hs_mechanism *mech)
 	mutex_lock(&hs_lock);
 	list_del(&mech->node);
 	mutex_unlock(&hs_lock);
+	if (mech->exit)
+		mech->exit();
 }
 EXPORT_SYMBOL_GPL(hs_mechanism_unregister);
 

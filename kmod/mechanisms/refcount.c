@@ -6,7 +6,7 @@
  * reference goes to the newest edition, an old one ends on the edition where it began, and an edition is unloaded when
  * its count is zero. The idea is "Dynamic update of pluggable modules using a reference manager", [0009]-[0022].
  *
- * Usage: insmod hs_core.ko mechanism=refcount; insmod hs_refcount.ko
+ * Usage: insmod hs_core.ko mechanism=refcount
  *
  * The fast path. A reference is the sequence of instructions that serves a system call, an exception or an interrupt, so
  * taking one must work in any context and cost little. Each CPU has two counters per edition, enter and exit, both of
@@ -43,7 +43,6 @@
  * What it does not survive: a task that never returns from the edition (the drain times out and can be repeated; the
  * slot works on with the new edition), and a task killed inside without unwinding its stack (an oops), whose count stays.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/module.h>
 #include <linux/preempt.h>
@@ -139,19 +138,3 @@ static struct hs_mechanism refcount = {
 	.drain = refcount_drain,
 	.release = refcount_release,
 };
-
-static int __init refcount_init(void)
-{
-	return hs_mechanism_register(&refcount);
-}
-module_init(refcount_init);
-
-/* Each slot that uses the mechanism holds this module. */
-static void __exit refcount_exit(void)
-{
-	hs_mechanism_unregister(&refcount);
-}
-module_exit(refcount_exit);
-
-MODULE_DESCRIPTION("hotswap mechanism: a reference counter per edition");
-MODULE_LICENSE("GPL");

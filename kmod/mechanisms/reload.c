@@ -7,7 +7,7 @@
  * it has set the module to GOING new calls fail, and they go on failing until the next module is LIVE. That gap is the
  * figure; nothing hides it.
  *
- * Usage: insmod hs_core.ko mechanism=reload; insmod hs_reload.ko
+ * Usage: insmod hs_core.ko mechanism=reload
  *	  cat /sys/kernel/debug/hotswap-reload/modules
  *
  * Why the look-up is safe: slot->ref and the module it leads to are used with preemption off until try_module_get() has
@@ -15,7 +15,6 @@
  * delete_module has seen the module's reference count at zero and set the state to GOING, so no call is inside and none
  * can get in.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/debugfs.h>
 #include <linux/module.h>
@@ -89,19 +88,6 @@ static void reload_leave(struct hs_slot *slot, struct hs_ref *ref)
 	synchronize_rcu_expedited();
 }
 
-static struct hs_mechanism reload = {
-	.name = "reload",
-	.owner = THIS_MODULE,
-	.order = HS_OLD_FIRST,
-	.call = reload_call,
-	.get = reload_get,
-	.put = reload_put,
-	.admit = hs_policy_check,
-	.adopt = reload_adopt,
-	.publish = reload_publish,
-	.leave = reload_leave,
-};
-
 #define EVENTS	64
 
 /* Guards events and event_count. */
@@ -151,32 +137,36 @@ static int modules_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(modules);
 
-static struct dentry *folder;
+static struct dentry *reload_folder;
 
-static int __init reload_init(void)
+static int reload_init(void)
 {
 	int err = register_module_notifier(&state_notifier);
 
 	if (err)
 		return err;
-	err = hs_mechanism_register(&reload);
-	if (err) {
-		unregister_module_notifier(&state_notifier);
-		return err;
-	}
-	folder = debugfs_create_dir("hotswap-reload", NULL);
-	debugfs_create_file("modules", 0400, folder, NULL, &modules_fops);
+	reload_folder = debugfs_create_dir("hotswap-reload", NULL);
+	debugfs_create_file("modules", 0400, reload_folder, NULL, &modules_fops);
 	return 0;
 }
-module_init(reload_init);
 
-static void __exit reload_exit(void)
+static void reload_exit(void)
 {
-	debugfs_remove(folder);
-	hs_mechanism_unregister(&reload);
+	debugfs_remove(reload_folder);
 	unregister_module_notifier(&state_notifier);
 }
-module_exit(reload_exit);
 
-MODULE_DESCRIPTION("hotswap mechanism: rmmod, insmod, and the gap in between");
-MODULE_LICENSE("GPL");
+static struct hs_mechanism reload = {
+	.name = "reload",
+	.owner = THIS_MODULE,
+	.order = HS_OLD_FIRST,
+	.init = reload_init,
+	.exit = reload_exit,
+	.call = reload_call,
+	.get = reload_get,
+	.put = reload_put,
+	.admit = hs_policy_check,
+	.adopt = reload_adopt,
+	.publish = reload_publish,
+	.leave = reload_leave,
+};

@@ -22,4 +22,6 @@ static __always_inline void count_twice(struct hs_ref *ref)
 
 #define hs_ref_exit(ref) count_twice(ref)
 #include "../mechanisms/refcount.c"
-MODULE_INFO(replaces, "hs_refcount");
+#include "mechanism.h"
+
+HS_MUTANT_OF(refcount);

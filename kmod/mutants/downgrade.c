@@ -11,4 +11,6 @@
 
 #define hs_version_older(version, newest) false
 #include "../mechanisms/refcount.c"
-MODULE_INFO(replaces, "hs_refcount");
+#include "mechanism.h"
+
+HS_MUTANT_OF(refcount);

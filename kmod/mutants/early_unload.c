@@ -19,4 +19,6 @@ static __always_inline int call_for_long(struct hs_ref *ref, struct hs_call *cal
 #define hs_ref_call(ref, call) call_for_long(ref, call)
 #define hs_ref_outstanding(ref) 0
 #include "../mechanisms/refcount.c"
-MODULE_INFO(replaces, "hs_refcount");
+#include "mechanism.h"
+
+HS_MUTANT_OF(refcount);

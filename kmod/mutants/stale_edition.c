@@ -40,4 +40,6 @@ static void late_grace_period(void)
 #define hs_slot_set(slot, ref) replace(slot, ref)
 #define synchronize_rcu_expedited() late_grace_period()
 #include "../mechanisms/refcount.c"
-MODULE_INFO(replaces, "hs_refcount");
+#include "mechanism.h"
+
+HS_MUTANT_OF(refcount);

@@ -86,8 +86,10 @@ static int up_command(int argc, char **argv)
 	open_phase_page(true);
 	snprintf(text, sizeof(text), "mechanism=%s seed=%llu %s", mechanism, seed, core ?: "");
 	insert_or_die("hs_core", text);
+	/* Mechanisms are part of hs_core; a mutant of one is a module that comes after it. */
 	snprintf(text, sizeof(text), "hs_%s", mechanism);
-	insert_or_die(text, "");
+	if (strcmp(resolve(text), text))
+		insert_or_die(text, "");
 	insert_or_die("hs_load", load->parameters);
 	fill_ring(ring, seed);
 	insert_or_die(ring[0], "version=1");
