@@ -16,7 +16,7 @@
  * -EPROTOTYPE	another interface than the slot's
  * -EPROTO	another state layout than the slot's
  * -ESTALE	older than an edition that was here
- * -EEXIST	this version was here already
+ * -ENOTUNIQ	this version was here already (EEXIST would be the module loader's: newer kernels hide it)
  * -EBUSY	another swap is in progress, or the mechanism wants the old edition out first
  */
 static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_edition *edition)
@@ -32,7 +32,7 @@ static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_ed
 	if (hs_version_older(edition->version, slot->newest))
 		return -ESTALE;
 	if (edition->version == slot->newest)
-		return -EEXIST;
+		return -ENOTUNIQ;
 	if (slot->retiring || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
 		return -EBUSY;
 	return 0;

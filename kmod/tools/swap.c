@@ -103,7 +103,7 @@ static int insert_version(const char *module, unsigned int version, const char *
 
 static bool is_refusal(int err)
 {
-	return err == ESTALE || err == EEXIST || err == EPROTOTYPE || err == EPROTO || err == EBUSY;
+	return err == ESTALE || err == ENOTUNIQ || err == EPROTOTYPE || err == EPROTO || err == EBUSY;
 }
 
 static enum outcome no_swap(unsigned int number, const char *step, int err)
@@ -241,7 +241,7 @@ static const struct refusal {
 	const char *more;	/* module parameters */
 } refusals[] = {
 	{ "older", ESTALE, -1, "" },
-	{ "duplicate", EEXIST, 0, "" },
+	{ "duplicate", ENOTUNIQ, 0, "" },
 	{ "dissimilar", EPROTOTYPE, 1, "interface=other" },
 	{ "layout", EPROTO, 1, "layout=other" },
 	{ "second-swapper", EBUSY, 1, "" },
