@@ -9,6 +9,7 @@
 
 #include "ref.c"
 #include "table.c"
+#include "show.c"
 #include "source.c"
 #include "stall.c"
 #include "race.c"

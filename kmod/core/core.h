@@ -74,23 +74,24 @@ struct hs_ref {
  * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
- * @init:	prepare. Context: process. Return: 0, or why this kernel can not do it: slots of that name are then refused.
- *		May be NULL.
+ * @init:	prepare. Context: process. Return: 0, or why this kernel can not do it: slots of that name are
+ *		then refused. May be NULL.
  * @exit:	undo @init. Context: process. May be NULL.
- * @call:	one reference: look up, take, run @op of the edition, drop. Context: any. Return: the edition's answer, or
- *		-ENODEV if nobody stands behind the slot.
- * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before @put if it
- *		runs in process context. Return: the record, or NULL.
+ * @call:	one reference: look up, take, run the edition's function, drop. Context: any. Return: the edition's
+ *		answer, or -ENODEV if nobody stands behind the slot.
+ * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before
+ *		@put if it runs in process context. Return: the record, or NULL.
  * @put:	drop what @get took. Context: any.
- * @admit:	whether an edition may stand behind the slot; see core/policy.h. Changes nothing. Context: process, hs_lock
- *		held. Return: 0 or -errno.
+ * @admit:	whether an edition may stand behind the slot; see core/policy.h. Changes nothing. Context: process,
+ *		hs_lock held. Return: 0 or -errno.
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
- * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process, hs_lock held.
- * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no lock.
- *		Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
+ * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process,
+ *		hs_lock held.
+ * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
+ *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
- * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no reference
- *		is left. Context: process, hs_lock held.
+ * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no
+ *		reference is left. Context: process, hs_lock held.
  * @node:	the core's
  *
  * @drain and @release are NULL for HS_OLD_FIRST: unloading the module is their drain.
@@ -119,6 +120,8 @@ struct hs_mechanism {
  * @call:	mechanism->call, one load closer
  * @empty:	calls that found nobody, by CPU
  * @mechanism:	who swaps it
+ * @node:	in the table
+ * @name:	its name
  * @retiring:	the replaced edition until its drain is over: a swap is in progress
  * @draining:	somebody is in the mechanism's drain
  * @newest:	highest version accepted; 0 before the first edition
@@ -207,7 +210,7 @@ static inline bool hs_version_older(u32 version, u32 newest)
 	return version < newest;
 }
 
-/* Counting. Whoever calls these has preemption off. this_cpu_inc() is whole against interrupts on every architecture. */
+/* Counting. Whoever calls these has preemption off. An interrupt can not split this_cpu_inc(), on any architecture. */
 static __always_inline void hs_ref_enter(struct hs_ref *ref)
 {
 	this_cpu_inc(ref->count->enter);
@@ -251,6 +254,8 @@ void hs_slot_put(struct hs_slot *slot);
 int hs_mechanism_register(struct hs_mechanism *mechanism);
 void hs_mechanism_unregister(struct hs_mechanism *mechanism);
 int hs_slot_drain(struct hs_ctl_drain *drain);
+
+/* show.c */
 int hs_slot_info(struct hs_ctl_info *info);
 void hs_table_show(struct seq_file *seq, bool counts);
 

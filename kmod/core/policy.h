@@ -2,8 +2,9 @@
 /*
  * Which editions a slot lets in.
  *
- * Purpose: the version and similarity policy, for mechanisms whose editions only ever get newer. Everything is decided before anything changes, so that a refusal leaves
- * the table as it was. It is the mechanism's to choose: one that can go back to an older edition has its own.
+ * Purpose: the version and similarity policy, for mechanisms whose editions only ever get newer. Everything is decided
+ * before anything changes, so that a refusal leaves the table as it was. The policy is the mechanism's to choose: one
+ * that can go back to an older edition has its own.
  */
 #ifndef HS_POLICY_H
 #define HS_POLICY_H

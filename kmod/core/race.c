@@ -3,8 +3,8 @@
  * hotswap core: race points.
  *
  * Purpose: HS_RACE("name") marks an instant where order matters. While race_us is 0 it is a nop in the code; else each
- * pass waits between 0 and race_us microseconds, spinning, so that it works with preemption or interrupts off. The waits
- * of a point follow from race_seed, the point's name and how often it was passed, so that a schedule can be had again.
+ * pass waits between 0 and race_us microseconds, spinning, so that it works with preemption or interrupts off. The
+ * waits of a point follow from race_seed, the point's name and how often it was passed, so that a schedule can be had again.
  *
  * Usage: insmod hs_core.ko race_us=2000 race_seed=7 race_point=refcount.lookup
  *	  cat /sys/kernel/debug/hotswap/race

@@ -166,8 +166,9 @@ void hs_ref_show(struct seq_file *seq, const struct hs_ref *ref, bool counts)
 	struct hs_count sum;
 	int cpu;
 
-	seq_printf(seq, "{\"slot\":\"%s\",\"name\":\"%s\",\"module\":\"%s\",\"version\":%u,\"identity\":%u,\"state\":\"%s\"",
-		   ref->slot->name, ref->name, ref->module, ref->version, ref->identity, states[ref->state]);
+	seq_printf(seq, "{\"slot\":\"%s\",\"name\":\"%s\",\"module\":\"%s\",\"version\":%u,\"identity\":%u,",
+		   ref->slot->name, ref->name, ref->module, ref->version, ref->identity);
+	seq_printf(seq, "\"state\":\"%s\"", states[ref->state]);
 	if (counts) {
 		hs_ref_sum(ref, &sum);
 		seq_printf(seq, ",\"issued\":%lu,\"completed\":%lu,\"failed\":%lu,\"refs\":[",

@@ -4,8 +4,8 @@
  *
  * Purpose: slots, the editions that registered for them, and the one swap at a time that each slot allows.
  *
- * A swap has two halves. Registration (the new module's init) asks the mechanism's policy, sets up the edition's counter and
- * publishes it: from then on it answers every new reference. The second half is the swapper's: hs_slot_drain() waits
+ * A swap has two halves. Registration (the new module's init) asks the mechanism's policy, sets up the edition's
+ * counter and publishes it: from then on it answers every new reference. The second half is the swapper's: hs_slot_drain() waits
  * until the old edition has no references and lets go of its module, which the swapper then unloads. In between the
  * slot refuses other editions.
  */
@@ -218,8 +218,8 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
  *
  * On success new references run in @edition before this returns. On failure nothing has changed.
  *
- * Context: process, may sleep; last act of module_init(). Return: 0; -ENOENT if nobody uses a slot of that name; or what
- * the mechanism's admit says.
+ * Context: process, may sleep; last act of module_init(). Return: 0; -ENOENT if nobody uses a slot of that name; or
+ * what the mechanism's admit says.
  */
 int hs_edition_register(struct hs_edition *edition)
 {
@@ -301,76 +301,4 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	mutex_unlock(&hs_lock);
 	drain->drain_ns = ktime_get_ns() - start;
 	return err;
-}
-
-/* HS_CTL_INFO. Context: process, may sleep. Return: 0 or -ENOENT. */
-int hs_slot_info(struct hs_ctl_info *info)
-{
-	struct hs_slot *slot;
-	int err = -ENOENT;
-
-	mutex_lock(&hs_lock);
-	slot = find_slot(info->slot);
-	if (slot) {
-		*info = (struct hs_ctl_info) { };
-		strscpy(info->slot, slot->name, sizeof(info->slot));
-		strscpy(info->mechanism, slot->mechanism->name, sizeof(info->mechanism));
-		info->order = slot->mechanism->order;
-		info->newest = slot->newest;
-		info->swaps = slot->swaps;
-		info->publish_ns = slot->publish_ns;
-		if (slot->ref) {
-			strscpy(info->edition, slot->ref->name, sizeof(info->edition));
-			strscpy(info->module, slot->ref->module, sizeof(info->module));
-			info->version = slot->ref->version;
-		}
-		if (slot->retiring)
-			strscpy(info->retiring, slot->retiring->module, sizeof(info->retiring));
-		err = 0;
-	}
-	mutex_unlock(&hs_lock);
-	return err;
-}
-
-static unsigned long count_empty(const struct hs_slot *slot)
-{
-	unsigned long sum = 0;
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(*per_cpu_ptr(slot->empty, cpu));
-	return sum;
-}
-
-/* The table as JSON members; without @counts only what a refused registration must leave as it was. */
-void hs_table_show(struct seq_file *seq, bool counts)
-{
-	unsigned long empty = 0;
-	const char *separator = "";
-	struct hs_slot *slot;
-	struct hs_ref *ref;
-
-	mutex_lock(&hs_lock);
-	seq_printf(seq, "\"mechanism\":\"%s\",\"slots\":[", mechanism);
-	list_for_each_entry(slot, &slots, node) {
-		ref = slot->ref;
-		seq_printf(seq, "%s{\"name\":\"%s\",\"edition\":\"%s\",\"version\":%u,\"newest\":%u,\"swaps\":%u}",
-			   separator, slot->name, ref ? ref->name : "", ref ? ref->version : 0, slot->newest,
-			   slot->swaps);
-		separator = ",";
-		empty += count_empty(slot);
-	}
-	seq_puts(seq, "],\"editions\":[");
-	separator = "";
-	list_for_each_entry(slot, &slots, node) {
-		list_for_each_entry(ref, &slot->refs, node) {
-			seq_puts(seq, separator);
-			hs_ref_show(seq, ref, counts);
-			separator = ",";
-		}
-	}
-	seq_puts(seq, "]");
-	if (counts)
-		seq_printf(seq, ",\"empty\":{\"failed\":%lu}", empty);
-	mutex_unlock(&hs_lock);
 }

@@ -7,7 +7,7 @@
  * before module_init() has returned. It unregisters as the first act of module_exit().
  *
  * An edition counts nothing and pins nothing: a reference is taken before its code is entered and dropped after its
- * code is left, both outside its text, because a count that falls before a function's last instruction is no protection.
+ * code is left, both outside its text: a count that falls before a function's last instruction is no protection.
  *
  * Usage: see editions/edition.h and the four editions beside it.
  */
@@ -23,7 +23,7 @@ struct hs_ref;
 /**
  * struct hs_layout - the shape of the state that a slot hands from edition to edition
  * @size:	bytes
- * @hash:	hs_hash() of a text that names the fields; two editions with equal hash and size share the state as it is
+ * @hash:	hs_hash() of a text that names the fields; editions equal in hash and size share the state as it is
  */
 struct hs_layout {
 	u32 size;
@@ -39,8 +39,8 @@ struct hs_layout {
  * @interface:	hs_hash() of the interface; all editions of a slot have the same
  * @layout:	shape of the slot's state
  * @owner:	THIS_MODULE
- * @call:	does one call. Context: any; sleeps only if call->sleep_us asks for it. Return: 0, or a negative errno that
- *		the caller gets. Must not hold a lock when it returns.
+ * @call:	does one call. Context: any; sleeps only if call->sleep_us asks for it. Return: 0, or a negative
+ *		errno that the caller gets. Must not hold a lock when it returns.
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
  * @table:	look-up table that callers read under a reference, or NULL
  * @state:	set by the core before @call can run: the slot's state

@@ -28,16 +28,21 @@ struct hs_pair {
 
 /**
  * struct hs_recorder - one caller's figures
- * @issued:	calls begun; @completed of them gave a result, @failed an error
+ * @issued:	calls begun
+ * @completed:	calls that gave a result
+ * @failed:	calls that gave an error
  * @wrong:	results that are not the one their edition computes
  * @stale:	results of an older edition after this caller had seen a newer one
  * @newest:	highest version seen
- * @versions:	used entries of @version, each {version, calls}
+ * @versions:	used entries of @version
+ * @version:	each {version, calls}
  * @versions_lost: calls of versions that found no room
  * @last_ns:	when the last call completed; 0 before the first
  * @gap_floor_ns: shortest gap that is kept
- * @gaps:	used entries of @gap, each {start, end}
+ * @gaps:	used entries of @gap
+ * @gap:	each {start, end}
  * @max_ns:	longest latency by phase
+ * @hist:	latencies by phase and hs_bucket()
  */
 struct hs_recorder {
 	__u64 issued, completed, failed, wrong, stale;

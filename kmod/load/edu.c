@@ -57,7 +57,7 @@ static irqreturn_t edu_interrupt(int irq, void *data)
 
 /*
  * Wait for the handler. It is lost when the device says it was acknowledged and the handler, no longer running on any
- * CPU, did not complete; or when the device still has it after EDU_LOST_LOOKS looks. The count shows it: raised > handled.
+ * CPU, did not complete; or when the device still has it after EDU_LOST_LOOKS looks. Then raised > handled.
  */
 static void edu_wait(struct edu *edu)
 {
@@ -82,6 +82,7 @@ static int edu_produce(void *data)
 		edu->source.raised++;
 		iowrite32(1, edu->bar + EDU_RAISE);
 		edu_wait(edu);
+		cond_resched();	/* where the handler runs at once, on this CPU, the wait never sleeps */
 	}
 	return 0;
 }

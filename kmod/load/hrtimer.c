@@ -3,8 +3,8 @@
  * hotswap load: a high-resolution timer.
  *
  * Purpose: timer interrupts, about a thousand a second, that call slot "calc" from the hard interrupt. An interrupt is
- * raised when the timer is armed and handled when its callback runs; periods that passed while the machine was late were
- * never armed and are counted as overruns.
+ * raised when the timer is armed and handled when its callback runs; periods that passed while the machine was late
+ * were never armed and are counted as overruns.
  *
  * Usage: insmod hs_load.ko from=hrtimer period_us=1000
  */

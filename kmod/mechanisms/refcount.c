@@ -8,8 +8,8 @@
  *
  * Usage: insmod hs_core.ko mechanism=refcount
  *
- * The fast path. A reference is the sequence of instructions that serves a system call, an exception or an interrupt, so
- * taking one must work in any context and cost little. Each CPU has two counters per edition, enter and exit, both of
+ * The fast path. A reference is the sequence of instructions that serves a system call, an exception or an interrupt,
+ * so taking one must work in any context and cost little. Each CPU has two counters per edition, enter and exit, both of
  * which only rise. Look-up and enter happen in one section with preemption off; so do exit and the test of `draining`.
  * this_cpu_inc() is one instruction on x86 and an atomic on arm64, so an interrupt between its load and its store can
  * not lose a count; a plain load-add-store could, since the interrupt's own enter does not come down again.
@@ -33,15 +33,15 @@
  *     does not, then it began before grace period 1 and its increment was visible before the first test. A kick takes
  *     the wait queue's lock, so it comes either before the waiter queues itself, whose test then sees the increment, or
  *     after, and wakes it.
- * (3) The sum can not be zero by accident. sum(enter) is fixed and exits only rise towards it, whichever CPU the task was
- *     on when it entered and whichever when it left.
+ * (3) The sum can not be zero by accident. sum(enter) is fixed and exits only rise towards it, whichever CPU the task
+ *     was on when it entered and whichever when it left.
  * (4) After grace period 2 nobody touches the record. The task whose exit made the sum zero may still stand between its
  *     increment and the end of its section, about to read `draining` or to kick; and on weakly ordered CPUs the
  *     edition's last loads and stores may become visible after the increment, which is not a release. The grace period
  *     waits for the one and orders the other.
  *
  * What it does not survive: a task that never returns from the edition (the drain times out and can be repeated; the
- * slot works on with the new edition), and a task killed inside without unwinding its stack (an oops), whose count stays.
+ * slot works on with the new edition), and a task killed inside without unwinding its stack (an oops): its count stays.
  */
 
 #include <linux/module.h>

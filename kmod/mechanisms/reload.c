@@ -3,8 +3,8 @@
  * hotswap mechanism: reload, the baseline.
  *
  * Purpose: what loadable kernel modules offer by themselves: rmmod the old one, insmod the new one. Every call pins the
- * module with try_module_get(), as classic drivers do. delete_module fails with EWOULDBLOCK while a call is inside; once
- * it has set the module to GOING new calls fail, and they go on failing until the next module is LIVE. That gap is the
+ * module with try_module_get(), as classic drivers do. delete_module fails with EWOULDBLOCK while a call is inside;
+ * once it has set the module to GOING new calls fail, and they go on failing until the next module is LIVE. That gap is the
  * figure; nothing hides it.
  *
  * Usage: insmod hs_core.ko mechanism=reload

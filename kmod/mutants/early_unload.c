@@ -2,8 +2,8 @@
 /*
  * hotswap mutant: early_unload.
  *
- * Purpose: the swapper does not wait for the old edition's references. Tasks that sleep in it wake up in freed text; they
- * sleep for 0.3 s, so that the module is gone by then. The kernel must crash, and oracle 5 (no splat) must notice.
+ * Purpose: the swapper does not wait for the old edition's references. Tasks that sleep in it wake up in freed text;
+ * they sleep for 0.3 s, so that the module is gone by then. The kernel must crash, and oracle 5 (no splat) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -6,12 +6,25 @@
 #define HS_TOOLS_CTL_H
 
 #include <stdbool.h>
+#include "common.h"
 #include "uapi/hotswap.h"
 
 #define SLOT		"calc"
 #define RING		4
 #define STATE_FILE	"/sys/kernel/debug/hotswap/state"
 #define STATS_FILE	"/sys/kernel/debug/hotswap/stats"
+
+struct swapper {
+	int ctl;
+	struct phase_page *page;
+	const char *ring[RING];
+	__u64 random;
+	unsigned int irq_sources;
+	/* what wait_until() compares with */
+	__u64 base[THREADS_MAX];
+	__u64 base_irq;
+	__u64 wanted, wanted_irq;
+};
 
 int swap_command(int argc, char **argv);
 int refuse_command(int argc, char **argv);
@@ -20,5 +33,13 @@ int refuse_command(int argc, char **argv);
 void fill_ring(const char *ring[RING], __u64 seed);
 /* What the slot holds; false if there is no such slot. */
 bool slot_info(int ctl, struct hs_ctl_info *info);
+
+/* swap.c */
+void open_swapper(struct swapper *swapper, int argc, char **argv);
+/* The edition so many places after the live one in the ring. */
+const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead);
+int insert_version(const char *module, unsigned int version, const char *more);
+/* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
+int drain_old(struct swapper *swapper, const char **step, __u64 *drain_ns, __u64 *unload_ns, unsigned int *attempts);
 
 #endif /* HS_TOOLS_CTL_H */

@@ -176,8 +176,9 @@ int main(int argc, char **argv)
 		die("HS_CTL_STOP: %s", strerror(errno));
 	ended = now_ns();
 
-	printf("{\"load\":{\"clock\":\"CLOCK_MONOTONIC\",\"started_ns\":%llu,\"ended_ns\":%llu,\"sub_bits\":%d,\"threads\":[",
+	printf("{\"load\":{\"clock\":\"CLOCK_MONOTONIC\",\"started_ns\":%llu,\"ended_ns\":%llu,\"sub_bits\":%d,",
 	       started, ended, HS_SUB_BITS);
+	printf("\"threads\":[");
 	for (unsigned int i = 0; i < threads; i++) {
 		printf("%s", i ? "," : "");
 		print_caller(&callers[i]);

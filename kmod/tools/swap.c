@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * hs-ctl swap and refuse: what the swapper does, and what it must not be allowed to do.
+ * hs-ctl swap: what the swapper does.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,21 +18,9 @@
 #define REMOVE_LIMIT	20000
 #define REMOVE_PAUSE_US	200
 
-struct swapper {
-	int ctl;
-	struct phase_page *page;
-	const char *ring[RING];
-	__u64 random;
-	unsigned int irq_sources;
-	/* what wait_until() compares with */
-	__u64 base[THREADS_MAX];
-	__u64 base_irq;
-	__u64 wanted, wanted_irq;
-};
-
 enum outcome { DONE, REFUSED, FAILED };
 
-static void open_swapper(struct swapper *swapper, int argc, char **argv)
+void open_swapper(struct swapper *swapper, int argc, char **argv)
 {
 	__u64 seed = option_number(argc, argv, "--seed", 1);
 	__u32 sources;
@@ -85,7 +73,7 @@ static void wait_for_sample(struct swapper *swapper, __u64 calls, __u64 irqs)
 }
 
 /* The edition after the live one in the ring. */
-static const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead)
+const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead)
 {
 	for (unsigned int i = 0; i < RING; i++)
 		if (!strcmp(swapper->ring[i], live))
@@ -93,7 +81,7 @@ static const char *next_edition(const struct swapper *swapper, const char *live,
 	return swapper->ring[ahead % RING];
 }
 
-static int insert_version(const char *module, unsigned int version, const char *more)
+int insert_version(const char *module, unsigned int version, const char *more)
 {
 	char parameters[128];
 
@@ -125,7 +113,7 @@ static void print_swap(unsigned int number, const struct hs_ctl_info *now, __u64
 }
 
 /* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
-static int drain_old(struct swapper *swapper, const char **step, __u64 *drain_ns, __u64 *unload_ns,
+int drain_old(struct swapper *swapper, const char **step, __u64 *drain_ns, __u64 *unload_ns,
 		     unsigned int *attempts)
 {
 	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms() };
@@ -191,7 +179,9 @@ static enum outcome swap_once(struct swapper *swapper, unsigned int number)
 
 	if (!slot_info(swapper->ctl, &old) || !old.module[0])
 		return no_swap(number, "find", ENODEV);
-	return old.order == HS_OLD_FIRST ? swap_old_first(swapper, number, &old) : swap_new_first(swapper, number, &old);
+	if (old.order == HS_OLD_FIRST)
+		return swap_old_first(swapper, number, &old);
+	return swap_new_first(swapper, number, &old);
 }
 
 int swap_command(int argc, char **argv)
@@ -214,99 +204,5 @@ int swap_command(int argc, char **argv)
 		wait_for_sample(&swapper, SAMPLE_CALLS, SAMPLE_IRQS);
 	printf("{\"swaps\":{\"requested\":%u,\"done\":%u,\"refused\":%u,\"failed\":%u}}\n", count, outcomes[DONE],
 	       outcomes[REFUSED], count - outcomes[DONE] - outcomes[REFUSED]);
-	return 0;
-}
-
-/* The table and the modules as text: what a refusal must leave as it was. */
-static char *read_state(void)
-{
-	char names[MODULES_MAX][NAME_MAX_LEN], *table = read_file(STATE_FILE), *state;
-	size_t found = loaded_modules(names), used;
-
-	if (!table)
-		die(STATE_FILE ": %s", strerror(errno));
-	used = strlen(table);
-	state = realloc(table, used + found * (NAME_MAX_LEN + 1) + 1);
-	if (!state)
-		die("no memory");
-	for (size_t i = 0; i < found; i++)
-		used += sprintf(state + used, "%s\n", names[i]);
-	return state;
-}
-
-static const struct refusal {
-	const char *name;
-	int expected;
-	int version;		/* relative to the live one */
-	const char *more;	/* module parameters */
-} refusals[] = {
-	{ "older", ESTALE, -1, "" },
-	{ "duplicate", ENOTUNIQ, 0, "" },
-	{ "dissimilar", EPROTOTYPE, 1, "interface=other" },
-	{ "layout", EPROTO, 1, "layout=other" },
-	{ "second-swapper", EBUSY, 1, "" },
-};
-
-/* One attempt that must be refused; if it is not, the swap that began is brought to its end. */
-static void try_refusal(struct swapper *swapper, const struct refusal *refusal, const char *module,
-			unsigned int version, bool first)
-{
-	char *before = read_state(), *after;
-	__u64 unused_ns;
-	unsigned int unused;
-	const char *step;
-	int err;
-
-	err = insert_version(module, version, refusal->more);
-	after = read_state();
-	printf("%s{\"case\":\"%s\",\"expected\":\"%s\",\"got\":\"%s\",\"refused\":%s,\"same\":%s}", first ? "" : ",",
-	       refusal->name, errno_name(refusal->expected), errno_name(err), err ? "true" : "false",
-	       strcmp(before, after) ? "false" : "true");
-	free(before);
-	free(after);
-	if (!err && drain_old(swapper, &step, &unused_ns, &unused_ns, &unused))
-		die("%s was accepted, and then its swap did not end", refusal->name);
-}
-
-/* A swap is held open between its halves while another edition knocks. */
-static void try_second_swapper(struct swapper *swapper, const struct refusal *refusal, const struct hs_ctl_info *info)
-{
-	const char *module = next_edition(swapper, info->module, 1), *step;
-	unsigned int version = info->newest + 1, unused;
-	__u64 unused_ns;
-	int err;
-
-	if (info->order == HS_NEW_FIRST) {
-		err = insert_version(module, version++, "");
-		if (err)
-			die("first swapper: %s", strerror(err));
-		module = next_edition(swapper, info->module, 2);
-	}
-	try_refusal(swapper, refusal, module, version, false);
-	if (info->order == HS_NEW_FIRST && drain_old(swapper, &step, &unused_ns, &unused_ns, &unused))
-		die("the first swapper's %s failed", step);
-}
-
-int refuse_command(int argc, char **argv)
-{
-	const struct refusal *refusal = refusals;
-	struct swapper swapper = { 0 };
-	struct hs_ctl_info info;
-
-	open_swapper(&swapper, argc, argv);
-	if (!slot_info(swapper.ctl, &info) || !info.module[0])
-		die("slot " SLOT " is empty");
-	if (info.version < 2)
-		die("refuse wants a slot that was swapped at least once");
-	printf("{\"refusals\":[");
-	for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++, refusal++) {
-		slot_info(swapper.ctl, &info);
-		if (refusal->expected == EBUSY)
-			try_second_swapper(&swapper, refusal, &info);
-		else
-			try_refusal(&swapper, refusal, next_edition(&swapper, info.module, 1),
-				    info.version + refusal->version, i == 0);
-	}
-	printf("]}\n");
 	return 0;
 }
