@@ -33,7 +33,8 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def lab(arch: str, machine: Machine, runtime: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`lab run matrix` with several cells, one at a time, its guest up and swapping."""
     argv = [sys.executable, "-m", "lab", "run", "matrix", "--arch", arch, "--kernel", KERNELS[arch]]
-    argv += ["--mechanism", "refcount", "--swaps", "200", "-j", "1", "--results", str(tmp_path / "results")]
+    argv += ["--mechanism", "refcount", "--swaps", "200", "-j", "1", "--build", "host"]
+    argv += ["--results", str(tmp_path / "results")]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
         wait_until(
             lambda: process.poll() is not None or _swapping(tmp_path), "a swapping guest", Deadline.after(WAIT_S)
