@@ -98,7 +98,7 @@ def _lender(image: Image, *, progress: Callable[[str], None]) -> Image:
 
 def _take_headers(image: Image, work: Path, *, deadline: Deadline) -> None:
     """Copy usr/src and usr/lib/linux-kbuild-* out of the image."""
-    with _opened(image, work, deadline=deadline) as disk:
+    with opened(image, work, deadline=deadline) as disk:
         kbuilds = [name for name in disk.names("/usr/lib") if name.startswith("linux-kbuild-")]
         disk.copy(["/usr/src"], work / "usr")
         disk.copy([f"/usr/lib/{name}" for name in kbuilds], work / "usr/lib")
@@ -113,7 +113,7 @@ def _lend_programs(image: Image, lender: Image, work: Path, *, deadline: Deadlin
     """Put the lender's programs in the place of the image's, each behind a script that starts it."""
     triplet = lender.arch.cross.rstrip("-")
     loan = work / "loan"
-    with _opened(lender, work, deadline=deadline) as disk:
+    with opened(lender, work, deadline=deadline) as disk:
         kbuilds = [name for name in disk.names("/usr/lib") if name.startswith("linux-kbuild-")]
         libraries = [name for name in disk.names(f"/usr/lib/{triplet}") if name.startswith(LIBRARIES)]
         disk.copy([f"/usr/lib/{name}" for name in kbuilds], loan)
@@ -190,7 +190,7 @@ def is_elf(path: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Disk:
+class Disk:
     """An ext4 file system in a file, read with debugfs."""
 
     raw: Path
@@ -210,11 +210,11 @@ class _Disk:
 
 
 @contextmanager
-def _opened(image: Image, work: Path, *, deadline: Deadline) -> Iterator[_Disk]:
+def opened(image: Image, work: Path, *, deadline: Deadline) -> Iterator[Disk]:
     """An image's disk; one that is not raw is unfolded into `work` for as long as it is needed."""
     if image.disk_format == "raw":
-        yield _Disk(image.disk, deadline)
+        yield Disk(image.disk, deadline)
         return
     with tempfile.NamedTemporaryFile(prefix="disk-", dir=work) as raw:
         proc.run(["qemu-img", "convert", "-O", "raw", image.disk, raw.name], deadline=deadline)
-        yield _Disk(Path(raw.name), deadline)
+        yield Disk(Path(raw.name), deadline)
