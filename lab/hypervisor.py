@@ -32,7 +32,11 @@ EMBED = "qemu:///embed"
 SNAPSHOT = "warm"
 _PR_SET_CHILD_SUBREAPER = 36
 _QEMU_CONF = 'stdio_handler = "file"\nseccomp_sandbox = 1\n'
-_QEMU_CONF_ROOT = 'user = "+0"\ngroup = "+0"\ndynamic_ownership = 0\nsecurity_driver = "none"\n'
+# namespaces: the private /dev that libvirt makes for QEMU as root fails in a chroot and in containers.
+_QEMU_CONF_ROOT = (
+    'user = "+0"\ngroup = "+0"\ndynamic_ownership = 0\nsecurity_driver = "none"\n'
+    "namespaces = []\ncgroup_controllers = []\n"
+)
 _loop_lock = threading.Lock()
 _loop_running = False
 _reaping = False
