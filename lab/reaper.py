@@ -62,7 +62,7 @@ def main() -> None:
     with lock.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         if folders[0].exists():
-            sweep(*folders, again_s=2.0)
+            sweep(*folders, again_s=1.0)
         lock.unlink(missing_ok=True)
 
 
