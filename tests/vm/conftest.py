@@ -102,7 +102,9 @@ def run(workshops: Callable[[RunOptions], Workshop], tmp_path: Path) -> Run:
         options = replace(RunOptions(), mutant=mutant, swaps=swaps, build=build, seed=7)
         folder = RunFolder.create(tmp_path / "results", seed=options.seed, cells=[cell])
         try:
-            return run_cell(cell, workshops(options), folder, Quiet())
+            result = run_cell(cell, workshops(options), folder, Quiet())
+            folder.write_cell(result)
+            return result
         finally:
             folder.close()
 
