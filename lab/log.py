@@ -29,7 +29,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        self.setStream(sys.stderr)
+        self.stream = sys.stderr  # not setStream(): the old one may be closed, and that flushes it
         super().emit(record)
 
 

@@ -3,7 +3,7 @@
  * hotswap mutant: no_grace_period.
  *
  * Purpose: the swapper does not wait for callers that have looked the old edition up and not yet counted themselves;
- * the race point between the two always takes 2 ms. The old edition then has no references, its record is folded, and
+ * the race point between the two always takes 3 ms. The old edition then has no references, its record is folded, and
  * the caller runs what is no longer there. The kernel must crash, and oracle 5 (no splat) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -14,7 +14,7 @@
 static __always_inline void slow_point(const char *point)
 {
 	if (!strcmp(point, "refcount.lookup"))
-		udelay(2000);
+		mdelay(3); /* longer than the swapper needs from publish to the end of its drain */
 }
 
 #undef HS_RACE
