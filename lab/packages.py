@@ -23,7 +23,6 @@ from lab import proc
 from lab.deadline import Deadline
 from lab.errors import HostError, ImageError
 
-DEFAULT_MIRROR = ""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 FETCH_S = 1800.0  # a slow mirror is no error; one that says nothing for TIMEOUT_S is
 TIMEOUT_S = 30
@@ -173,12 +172,14 @@ def take_versions(archives: Path) -> dict[str, str]:
 
 
 def host_mirror() -> str:
-    """The Debian mirror to use: LAB_MIRROR, else the one this host uses, else Debian's own."""
+    """The Debian mirror to use: LAB_MIRROR, else the one this host uses; ImageError when it uses none."""
     if mirror := os.environ.get("LAB_MIRROR"):
         return mirror
     form = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)"
     asked = proc.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], check=False)
-    return choose_mirror(asked.stdout, host_id()) or DEFAULT_MIRROR
+    if (mirror := choose_mirror(asked.stdout, host_id())) is None:
+        raise ImageError("this host has no Debian mirror configured", hint="set one: LAB_MIRROR=http://HOST/debian")
+    return mirror
 
 
 def choose_mirror(targets: str, host: str) -> str | None:

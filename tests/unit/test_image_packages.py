@@ -144,3 +144,11 @@ def test_the_mirror_is_the_hosts_own_debian_archive(targets: str, host: str, mir
 def test_a_mirror_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_MIRROR", "http://mine/debian")
     assert packages.host_mirror() == "http://mine/debian"
+
+
+def test_a_host_without_a_mirror_is_told_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_MIRROR", raising=False)
+    monkeypatch.setattr(packages, "choose_mirror", lambda _targets, _host: None)
+    with pytest.raises(ImageError, match="no Debian mirror") as caught:
+        packages.host_mirror()
+    assert "LAB_MIRROR" in caught.value.hint
