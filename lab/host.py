@@ -89,11 +89,12 @@ def _choose(arch: Arch, progress: Progress) -> AccelChoice:
         hint = " (is this user in the group kvm?)" if e.errno in (errno.EACCES, errno.EPERM) else ""
         return AccelChoice(Accel.TCG, f"{KVM}: {e.strerror}{hint}")
     cache = paths.cache_dir() / "host" / f"accel-{_host_key(arch)}.json"
-    if (known := _read(cache)) is not None:
-        return AccelChoice(Accel(known["accel"]), known["reason"])
-    choice = probe(_native_image(arch, progress), progress=progress)
-    _write(cache, {"accel": choice.accel, "reason": choice.reason})
-    return choice
+    with _lock:  # several cells begin at once; one of them asks
+        if (known := _read(cache)) is not None:
+            return AccelChoice(Accel(known["accel"]), known["reason"])
+        choice = probe(_native_image(arch, progress), progress=progress)
+        _write(cache, {"accel": choice.accel, "reason": choice.reason})
+        return choice
 
 
 def probe(image: Image, *, progress: Progress) -> AccelChoice:
