@@ -24,7 +24,6 @@ class Arch:
     cmdline: str  # kernel command line words that only this architecture needs
     tcg_off: tuple[str, ...]  # CPU features that must be off under emulation
     tcg_globals: tuple[str, ...]  # QEMU -global settings under emulation
-    register_words: tuple[str, ...]  # words of a register dump on its console
 
 
 ARCHES: dict[str, Arch] = {
@@ -46,7 +45,6 @@ ARCHES: dict[str, Arch] = {
             # kernel copy and clear memory byte by byte: without them a boot takes a fifth less CPU.
             tcg_off=("cx16", "la57", "erms", "fsrm"),
             tcg_globals=(),
-            register_words=("RIP:", "RSP:", "RAX:", "CR2:"),
         ),
         Arch(
             name="aarch64",
@@ -61,7 +59,6 @@ ARCHES: dict[str, Arch] = {
             tcg_off=(),
             # QARMA5 in software costs a minute of boot; the implementation-defined hash does not.
             tcg_globals=("max-arm-cpu.pauth-impdef=on",),
-            register_words=("pc :", "lr :", "sp :", "pstate:", "ESR"),
         ),
     )
 }

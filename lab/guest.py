@@ -19,7 +19,7 @@ from pathlib import Path
 from lab import domain, proc
 from lab.console import Console
 from lab.deadline import Deadline
-from lab.errors import DeadlineError, GuestLost, HypervisorError
+from lab.errors import GuestLost, HypervisorError
 from lab.hardware import Hardware
 from lab.host import Accel
 from lab.image import Image
@@ -296,6 +296,3 @@ def _unlink(*files: Path) -> None:
 
 def _new_name() -> str:
     return f"g{secrets.token_hex(3)}"
-
-
-__all__ = ["DeadlineError", "Guest", "GuestLost", "Keys", "Machine", "boot", "restore"]

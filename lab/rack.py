@@ -37,7 +37,7 @@ class Rack:
     hypervisor: Hypervisor
     key: KeyPair  # this run's SSH key
     scale: float  # how much slower than the reference this host runs guests; at least 1
-    _ports: dict[int, socket.socket] = field(default_factory=dict)
+    _ports: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take_port(self) -> int:
@@ -48,7 +48,7 @@ class Rack:
                     probe.bind(("127.0.0.1", 0))
                     port: int = probe.getsockname()[1]
                 if port not in self._ports:
-                    self._ports[port] = probe
+                    self._ports.add(port)
                     return port
 
 
