@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 
 
+LOOK_AGAIN_S = 1.0  # how long a killed libvirt's child may take to become a QEMU
+
+
 def guests(*folders: Path) -> list[int]:
     """Process ids of the QEMUs whose command line names a file below one of `folders`."""
     found = []
@@ -62,7 +65,7 @@ def main() -> None:
     with lock.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         if folders[0].exists():
-            sweep(*folders, again_s=1.0)
+            sweep(*folders, again_s=LOOK_AGAIN_S)
         lock.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_a_mirror_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_host_without_a_mirror_is_told_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_MIRROR", raising=False)
-    monkeypatch.setattr(packages, "choose_mirror", lambda _targets, _host: None)
+    monkeypatch.setattr(packages.proc, "run", lambda *_words, **_how: SimpleNamespace(stdout=""))
     with pytest.raises(ImageError, match="no Debian mirror") as caught:
         packages.host_mirror()
     assert "LAB_MIRROR" in caught.value.hint

@@ -78,10 +78,12 @@ def test_the_reaper_acts_once_the_lock_is_free(tmp_path: Path, qemu: subprocess.
     work = tmp_path / "cache" / "racks" / "r1"
     holder = os.open(lock, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    argv = [sys.executable, "-I", "-S", reaper.__file__, str(lock), str(tmp_path / "run" / "r1"), str(work)]
+    quick = f"import runpy; main = runpy.run_path({reaper.__file__!r})['main']; "
+    quick += "main.__globals__['LOOK_AGAIN_S'] = 0.1; main()"
+    argv = [sys.executable, "-I", "-S", "-c", quick, str(lock), str(tmp_path / "run" / "r1"), str(work)]
     with subprocess.Popen(argv) as process:
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)
+            process.wait(0.2)
         assert qemu.poll() is None
         os.close(holder)
         assert qemu.wait(5) == -signal.SIGKILL
