@@ -2,7 +2,7 @@
 """The oracles: checks that need no timing. Each says yes, no, or not judged, in one line with the numbers.
 
 1 to 6 are those of every cell; 7 is what the mechanism promises of itself, 8 that calls and swaps really happened.
-Every one has a mutant in kmod/mutants/ or a unit test that it catches.
+Every one has a mutant in kmod/mutants/ that it catches.
 """
 
 from __future__ import annotations
