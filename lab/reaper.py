@@ -17,7 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-
 LOOK_AGAIN_S = 1.0  # how long a killed libvirt's child may take to become a QEMU
 
 
