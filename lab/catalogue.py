@@ -31,6 +31,7 @@ class Mechanism:
     name: str
     summary: str  # one line for `lab list mechanisms`
     calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
+    cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
 
 
@@ -42,6 +43,7 @@ class Load:
     summary: str  # one line for `lab list loads`
     syscalls: bool  # threads call through the character device
     interrupts: bool  # edu devices and an hrtimer call from interrupt context
+    swap_s: float = 3.0  # what a swap may take on the reference host
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,12 @@ MECHANISMS: dict[str, Mechanism] = {
             summary="a counter per edition: new calls go to the newest, old ones finish, unload at zero",
             calls_may_fail=False,
         ),
+        Mechanism(
+            name="invalidate",
+            summary="calls in the old edition are cut off and retried on the new one; its text is made non-executable",
+            calls_may_fail=False,
+            cuts_off=True,
+        ),
     )
 }
 
@@ -79,6 +87,13 @@ LOADS: dict[str, Load] = {
         Load(name="syscall", summary="threads of system calls", syscalls=True, interrupts=False),
         Load(name="irq", summary="interrupts of edu devices and a timer", syscalls=False, interrupts=True),
         Load(name="mixed", summary="system calls and interrupts at once", syscalls=True, interrupts=True),
+        Load(
+            name="stuck",
+            summary="system calls, and callers that sleep or spin 4 s inside an edition",
+            syscalls=True,
+            interrupts=False,
+            swap_s=20.0,
+        ),
     )
 }
 

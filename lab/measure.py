@@ -27,7 +27,7 @@ from lab.runlog import Caller, RunLog
 
 Phase = Literal["before", "during", "after"]
 PHASES: tuple[Phase, ...] = ("before", "during", "after")
-STEPS = ("load", "publish", "drain", "unload")
+STEPS = ("load", "publish", "drain", "retire", "unload", "flush", "fault")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ class Calls:
     issued: int
     completed: int
     failed: int
-    retried: int | None
+    aborted: int | None  # cut off in an edition that was replaced, the kernel's count
+    retried: int | None  # made again, the callers' count
+    recovered: int | None  # of those, by the caller's own recovery routine
     wrong: int | None
     stale: int | None
 
@@ -237,7 +239,9 @@ def _calls(log: RunLog) -> Calls | None:
         issued=sum(caller.issued for caller in everybody),
         completed=sum(caller.completed for caller in everybody),
         failed=sum(caller.failed for caller in everybody),
-        retried=_sum(caller.retried for caller in everybody),
+        retried=_sum(value for caller in everybody for value in (caller.retried, caller.recovered)),
+        recovered=_sum(caller.recovered for caller in everybody),
+        aborted=sum(edition.aborted for edition in log.stats.editions),
         wrong=_sum(caller.wrong for caller in everybody),
         stale=_sum(caller.stale for caller in everybody),
     )

@@ -68,12 +68,13 @@ def _who(caller: Caller) -> str:
     return caller.name or f"thread {caller.id}"
 
 
-def _sum_line(who: str, issued: int, completed: int, failed: int) -> str:
-    if issued == completed + failed:
+def _sum_line(who: str, issued: int, completed: int, failed: int, aborted: int = 0) -> str:
+    off = issued - completed - failed - aborted
+    if off == 0:
         return ""
-    off = issued - completed - failed
     how = f"{off:,} lost" if off > 0 else f"{-off:,} too many"
-    return f"{who}: {issued:,} issued, but {completed:,} completed + {failed:,} failed: {how}"
+    cut = f" + {aborted:,} cut off" if aborted else ""
+    return f"{who}: {issued:,} issued, but {completed:,} completed + {failed:,} failed{cut}: {how}"
 
 
 def _callers_add_up(samples: Samples, stats: Stats) -> str:
@@ -90,14 +91,24 @@ def _callers_add_up(samples: Samples, stats: Stats) -> str:
 def _editions_add_up(samples: Samples, stats: Stats) -> str:
     for edition in stats.editions:
         who = f"edition {edition.name} version {edition.version}"
-        if wrong := _sum_line(who, edition.issued, edition.completed, edition.failed):
+        if wrong := _sum_line(who, edition.issued, edition.completed, edition.failed, edition.aborted):
             return wrong
     entered = sum(edition.issued for edition in stats.editions)
     empty = stats.empty.failed if stats.empty else 0
     issued = sum(source.issued for source in stats.sources)
-    if entered + empty != issued:
-        return f"kernel: {issued:,} calls issued, but {entered:,} entered an edition and {empty:,} found none"
+    again = _made_again(samples, stats)
+    if stats.nested:
+        issued += stats.nested.issued
+    if entered + empty != issued + again:
+        told = f" and {again:,} made again" if again else ""
+        return f"kernel: {issued:,} calls issued{told}, but {entered:,} entered an edition and {empty:,} found none"
     return ""
+
+
+def _made_again(samples: Samples, stats: Stats) -> int:
+    """How often a call that was cut off was made again, by its callers' count."""
+    again = stats.nested.again if stats.nested else 0
+    return again + sum((caller.retried or 0) + (caller.recovered or 0) for caller in measure.callers(samples.log))
 
 
 def _threads_match_kernel(samples: Samples, stats: Stats) -> str:
@@ -244,6 +255,8 @@ def promise(samples: Samples, cell: Cell) -> Finding:
         return _not_judged(Oracle.PROMISE, samples, "load", "stats")
     if stats.nmissed:
         return Finding(Oracle.PROMISE, False, f"{stats.nmissed:,} calls missed their hook")
+    if wrong := _cutting(samples, stats, cell):
+        return Finding(Oracle.PROMISE, False, wrong)
     if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
         return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
     if calls.failed:
@@ -258,6 +271,31 @@ def promise(samples: Samples, cell: Cell) -> Finding:
             f"{cell.mechanism} promises none",
         )
     return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
+
+
+def _cutting(samples: Samples, stats: Stats, cell: Cell) -> str:
+    """A mechanism that cuts calls off: each is made again, none twice, and nothing reaches the old text."""
+    proof = stats.invalidate
+    if not catalogue.MECHANISMS[cell.mechanism].cuts_off:
+        return ""
+    if proof is None:
+        return "no word of the isolation proof"
+    aborted, again = sum(edition.aborted for edition in stats.editions), _made_again(samples, stats)
+    if aborted != again:
+        return f"{aborted:,} calls cut off, but {again:,} made again"
+    if proof.escaped or proof.contained != proof.probes:
+        return f"{proof.probes:,} calls through old addresses: {proof.contained:,} faulted, {proof.escaped:,} ran there"
+    if proof.misrestored:
+        return f"{proof.misrestored:,} callers did not get their context back after a fault"
+    if samples.swaps and not proof.probes and samples.swaps.done:
+        return "no call through an old address was tried"
+    for edition in stats.editions:
+        if edition.committed is not None and edition.committed != edition.settled:
+            return (
+                f"edition {edition.name} version {edition.version}: {edition.committed:,} calls did their work, "
+                f"but {edition.settled or 0:,} returned"
+            )
+    return ""
 
 
 def progress(samples: Samples, cell: Cell) -> Finding:

@@ -52,7 +52,8 @@ class Caller(_Part):
     issued: Count
     completed: Count
     failed: Count
-    retried: Count | None = None
+    retried: Count | None = None  # calls cut off and made again through the module table
+    recovered: Count | None = None  # the same by a caller's own recovery routine
     wrong: Count | None = None  # results that are not the edition's
     stale: Count | None = None  # an older edition after a newer one
     errors: dict[Word, Count] = {}
@@ -88,6 +89,9 @@ class Swap(_Part):
     publish_ns: Count | None = None
     drain_ns: Count | None = None
     unload_ns: Count | None = None
+    retire_ns: Count | None = None  # from the drain's end until the last reference was dropped
+    flush_ns: Count | None = None  # part of the drain: page tables and the flush on every CPU
+    fault_ns: Count | None = None  # one contained fault, from the call to the landing
     step: Word | None = None
     error: Word | None = None
 
@@ -121,8 +125,30 @@ class EditionStat(_Part):
     issued: Count
     completed: Count
     failed: Count
+    aborted: Count = 0  # references cut off
+    committed: Count | None = None  # calls that passed the point from which they are not made again
+    settled: Count | None = None  # of those, how many returned
     refs: Annotated[list[Signed], Field(max_length=8192)] = []
     refs_sum: Signed
+
+
+class Nested(_Part):
+    """Calls that editions made of their own slot."""
+
+    issued: Count
+    again: Count  # how often they were cut off and made again
+
+
+class Invalidation(_Part):
+    """What mechanism `invalidate` says of itself."""
+
+    by: Word  # nx, or unmap where the CPU has no such bit
+    faults: Count  # that ended a call in the old edition
+    probes: Count  # calls through the old address, made to fault
+    contained: Count  # of those, how many did
+    escaped: Count  # of those, how many ran
+    misrestored: Count  # landings after which the caller's context had to be put right by force
+    sleepers: Count  # tasks that slept on where nobody could wake them
 
 
 class Empty(_Part):
@@ -155,6 +181,8 @@ class Stats(_Part):
     sources: Annotated[list[Caller], Field(max_length=256)]
     stalls: Annotated[list[Stalls], Field(max_length=8192)] = []
     memory: Memory | None = None
+    nested: Nested | None = None
+    invalidate: Invalidation | None = None
     nmissed: Count | None = None
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab import catalogue
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, LabError
 from lab.guest import Guest
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 FOLDER = "/run/lab"
 STEP_S = 60.0  # one step, on the reference host
 SILENCE_S = 45.0  # longest silence of a step that reports progress
-SWAP_S = 3.0  # added to the deadline for every swap asked for
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
 
 
@@ -97,7 +97,7 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     common = f"--load {plan.load} --seed {plan.seed}"
     if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0:
         return
-    total_s = STEP_S + SWAP_S * plan.swaps
+    total_s = STEP_S + catalogue.LOADS[plan.load].swap_s * plan.swaps
     with _Background(lambda: step(f"hs-load {common} --threads {plan.threads}", seconds=total_s + STEP_S)):
         phase("swap")
         step(f"hs-ctl swap --count {plan.swaps} --seed {plan.seed}", seconds=total_s)

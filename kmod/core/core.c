@@ -8,6 +8,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include "ref.c"
+#include "restart.c"
 #include "table.c"
 #include "show.c"
 #include "source.c"
@@ -15,4 +16,5 @@
 #include "race.c"
 #include "../mechanisms/refcount.c"
 #include "../mechanisms/reload.c"
+#include "../mechanisms/invalidate/invalidate.c"
 #include "main.c"

@@ -28,6 +28,16 @@ struct hs_count {
 	unsigned long enter;	/* references taken */
 	unsigned long exit;	/* references dropped: calls completed */
 	unsigned long failed;	/* look-ups that found the edition but could not take it */
+	unsigned long aborted;	/* references cut off: the call went on elsewhere */
+	unsigned long committed; /* calls that hs_commit() let pass */
+	unsigned long settled;	/* of those, how many have left the edition; where the mechanism needs to know */
+};
+
+/* What a drain can tell of itself; zero where it does not apply. */
+struct hs_drained {
+	u64 gone_ns;		/* when nobody executed the old edition any more, where that was before the drain's end */
+	u64 flush_ns;		/* changing the page tables and flushing every CPU */
+	u64 fault_ns;		/* one contained fault: from the call to the landing */
 };
 
 enum hs_state {
@@ -43,7 +53,11 @@ enum hs_state {
  * @count:	its counters; NULL once folded into @total
  * @version:	edition->version
  * @identity:	edition->identity
+ * @restart:	edition->restart
  * @draining:	set when nobody may take new references: whoever drops one kicks @drained
+ * @revoked:	set when calls are to leave as soon as they can: nobody commits or sleeps in it any more
+ * @asleep:	where calls sleep that may be woken
+ * @own:	the mechanism's
  * @drained:	where the swapper waits for the last reference
  * @slot:	where it stands
  * @node:	in slot->refs
@@ -58,8 +72,12 @@ struct hs_ref {
 	struct hs_count __percpu *count;
 	u32 version;
 	u32 identity;
+	enum hs_restart restart;
 	bool draining;
+	bool revoked;
 	struct swait_queue_head drained;
+	struct swait_queue_head asleep;
+	void *own;
 
 	struct hs_slot *slot;
 	struct list_head node;
@@ -74,9 +92,9 @@ struct hs_ref {
  * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
- * @init:	prepare. Context: process. Return: 0, or why this kernel can not do it: slots of that name are
- *		then refused. May be NULL.
- * @exit:	undo @init. Context: process. May be NULL.
+ * @init:	prepare, before its first slot. Context: process, hs_lock held. Return: 0, or why this kernel can not
+ *		do it: the slot is then refused. May be NULL.
+ * @exit:	undo @init, after its last slot. Context: process, hs_lock held. May be NULL.
  * @call:	one reference: look up, take, run the edition's function, drop. Context: any. Return: the edition's
  *		answer, or -ENODEV if nobody stands behind the slot.
  * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before
@@ -90,8 +108,10 @@ struct hs_ref {
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
+ * @show:	its own figures as members of a JSON object. Context: process. May be NULL.
  * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no
  *		reference is left. Context: process, hs_lock held.
+ * @slots:	how many there are; the core's
  * @node:	the core's
  *
  * @drain and @release are NULL for HS_OLD_FIRST: unloading the module is their drain.
@@ -108,9 +128,11 @@ struct hs_mechanism {
 	int (*admit)(const struct hs_slot *slot, const struct hs_edition *edition);
 	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
-	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms);
+	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms, struct hs_drained *figures);
 	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
+	void (*show)(struct seq_file *seq);
+	unsigned int slots;
 	struct list_head node;
 };
 
@@ -138,7 +160,7 @@ struct hs_slot {
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
 	unsigned long __percpu *empty;
 
-	const struct hs_mechanism *mechanism;
+	struct hs_mechanism *mechanism;
 	struct list_head node;
 	char name[HS_NAME_LEN];
 	struct hs_ref *retiring;
@@ -221,6 +243,11 @@ static __always_inline void hs_ref_exit(struct hs_ref *ref)
 	this_cpu_inc(ref->count->exit);
 }
 
+static __always_inline void hs_ref_aborted(struct hs_ref *ref)
+{
+	this_cpu_inc(ref->count->aborted);
+}
+
 static __always_inline void hs_ref_failed(struct hs_ref *ref)
 {
 	this_cpu_inc(ref->count->enter);
@@ -248,10 +275,23 @@ static __always_inline int hs_dispatch(struct hs_slot *slot, struct hs_call *cal
 	return slot->call(slot, call);
 }
 
+/*
+ * The same for a caller with a recovery routine: when the edition leaves its call's recovery to its caller, the caller
+ * calls again, and finds the new edition in the module table.
+ */
+static __always_inline int hs_dispatch_recovering(struct hs_slot *slot, struct hs_call *call)
+{
+	int err;
+
+	while ((err = hs_dispatch(slot, call)) == -ERESTART)
+		call->recovered++;
+	return err;
+}
+
 /* table.c */
 struct hs_slot *hs_slot_get(const char *name);
 void hs_slot_put(struct hs_slot *slot);
-int hs_mechanism_register(struct hs_mechanism *mechanism);
+void hs_mechanism_register(struct hs_mechanism *mechanism);
 void hs_mechanism_unregister(struct hs_mechanism *mechanism);
 int hs_slot_drain(struct hs_ctl_drain *drain);
 
@@ -270,6 +310,10 @@ void __percpu *hs_alloc_percpu(size_t size);
 void hs_free_percpu(void __percpu *memory);
 s64 hs_memory_held(void);
 void hs_memory_show(struct seq_file *seq);
+
+/* restart.c */
+void hs_nested_show(struct seq_file *seq);
+void hs_ref_revoke(struct hs_ref *ref);
 
 /* source.c */
 int hs_source_register(struct hs_source *source);

@@ -106,6 +106,8 @@ static int stats_show(struct seq_file *seq, void *unused)
 	seq_puts(seq, ",");
 	hs_sources_show(seq);
 	seq_puts(seq, ",");
+	hs_nested_show(seq);
+	seq_puts(seq, ",");
 	hs_stall_show(seq);
 	seq_puts(seq, ",");
 	hs_memory_show(seq);
@@ -122,11 +124,8 @@ static int race_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(race);
 
-/* The mechanisms, one file each in mechanisms/. */
-static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload };
-
-/* Which of them this kernel can do, as bits. */
-static unsigned long able;
+/* The mechanisms, one file or folder each in mechanisms/. */
+static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload, &invalidate };
 
 static struct dentry *folder;
 
@@ -142,13 +141,8 @@ static int __init core_init(void)
 		hs_stall_exit();
 		return err;
 	}
-	for (i = 0; i < ARRAY_SIZE(mechanism_list); i++) {
-		err = hs_mechanism_register(mechanism_list[i]);
-		if (err)
-			pr_info("no mechanism %s: error %d\n", mechanism_list[i]->name, err);
-		else
-			able |= BIT(i);
-	}
+	for (i = 0; i < ARRAY_SIZE(mechanism_list); i++)
+		hs_mechanism_register(mechanism_list[i]);
 	folder = debugfs_create_dir("hotswap", NULL);
 	debugfs_create_file("state", 0400, folder, NULL, &state_fops);
 	debugfs_create_file("stats", 0400, folder, NULL, &stats_fops);
@@ -164,8 +158,7 @@ static void __exit core_exit(void)
 
 	debugfs_remove(folder);
 	for (i = 0; i < ARRAY_SIZE(mechanism_list); i++)
-		if (able & BIT(i))
-			hs_mechanism_unregister(mechanism_list[i]);
+		hs_mechanism_unregister(mechanism_list[i]);
 	misc_deregister(&ctl_device);
 	hs_stall_exit();
 }

@@ -90,7 +90,9 @@ struct hs_ref *hs_ref_new(struct hs_slot *slot, struct hs_edition *edition)
 	ref->call = edition->call;
 	ref->version = edition->version;
 	ref->identity = edition->identity;
+	ref->restart = edition->restart;
 	init_swait_queue_head(&ref->drained);
+	init_swait_queue_head(&ref->asleep);
 	ref->slot = slot;
 	INIT_LIST_HEAD(&ref->node);
 	strscpy(ref->name, edition->name, sizeof(ref->name));
@@ -117,8 +119,11 @@ void hs_ref_sum(const struct hs_ref *ref, struct hs_count *sum)
 		count = per_cpu_ptr(ref->count, cpu);
 		sum->exit += READ_ONCE(count->exit);
 		sum->failed += READ_ONCE(count->failed);
+		sum->aborted += READ_ONCE(count->aborted);
+		sum->committed += READ_ONCE(count->committed);
+		sum->settled += READ_ONCE(count->settled);
 	}
-	smp_rmb(); /* exits and failures before enters; orders this function's reads only */
+	smp_rmb(); /* what ends before enters; orders this function's reads only */
 	for_each_possible_cpu(cpu)
 		sum->enter += READ_ONCE(per_cpu_ptr(ref->count, cpu)->enter);
 }
@@ -136,7 +141,7 @@ long hs_ref_outstanding(const struct hs_ref *ref)
 	struct hs_count sum;
 
 	hs_ref_sum(ref, &sum);
-	return sum.enter - sum.exit - sum.failed;
+	return sum.enter - sum.exit - sum.failed - sum.aborted;
 }
 EXPORT_SYMBOL_GPL(hs_ref_outstanding);
 
@@ -171,17 +176,21 @@ void hs_ref_show(struct seq_file *seq, const struct hs_ref *ref, bool counts)
 	seq_printf(seq, "\"state\":\"%s\"", states[ref->state]);
 	if (counts) {
 		hs_ref_sum(ref, &sum);
-		seq_printf(seq, ",\"issued\":%lu,\"completed\":%lu,\"failed\":%lu,\"refs\":[",
-			   sum.enter, sum.exit, sum.failed);
+		seq_printf(seq, ",\"issued\":%lu,\"completed\":%lu,\"failed\":%lu,\"aborted\":%lu,",
+			   sum.enter, sum.exit, sum.failed, sum.aborted);
+		if (ref->restart == HS_COMMIT)
+			seq_printf(seq, "\"committed\":%lu,\"settled\":%lu,", sum.committed, sum.settled);
+		seq_puts(seq, "\"refs\":[");
 		for_each_possible_cpu(cpu) {
 			if (!ref->count)
 				break;
 			count = per_cpu_ptr(ref->count, cpu);
 			seq_printf(seq, "%s%ld", separator, (long)(READ_ONCE(count->enter) -
-				   READ_ONCE(count->exit) - READ_ONCE(count->failed)));
+				   READ_ONCE(count->exit) - READ_ONCE(count->failed) -
+				   READ_ONCE(count->aborted)));
 			separator = ",";
 		}
-		seq_printf(seq, "],\"refs_sum\":%ld", (long)(sum.enter - sum.exit - sum.failed));
+		seq_printf(seq, "],\"refs_sum\":%ld", (long)(sum.enter - sum.exit - sum.failed - sum.aborted));
 	}
 	seq_puts(seq, "}");
 }

@@ -51,6 +51,7 @@ static unsigned long count_empty(const struct hs_slot *slot)
 void hs_table_show(struct seq_file *seq, bool counts)
 {
 	unsigned long empty = 0;
+	struct hs_mechanism *mech;
 	const char *separator = "";
 	struct hs_slot *slot;
 	struct hs_ref *ref;
@@ -75,7 +76,13 @@ void hs_table_show(struct seq_file *seq, bool counts)
 		}
 	}
 	seq_puts(seq, "]");
-	if (counts)
+	if (counts) {
 		seq_printf(seq, ",\"empty\":{\"failed\":%lu}", empty);
+		list_for_each_entry(mech, &mechanisms, node)
+			if (mech->slots && mech->show) {
+				seq_puts(seq, ",");
+				mech->show(seq);
+			}
+	}
 	mutex_unlock(&hs_lock);
 }

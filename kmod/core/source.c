@@ -83,8 +83,10 @@ void hs_source_call(struct hs_source *source)
 
 	rec->issued++;
 	start = ktime_get_ns();
-	err = hs_dispatch(source->slot, &call);
+	err = hs_dispatch_recovering(source->slot, &call);
 	end = ktime_get_ns();
+	rec->retried += call.retried;
+	rec->recovered += call.recovered;
 	if (err) {
 		rec->failed++;
 		return;

@@ -34,7 +34,7 @@ static struct hs_slot *find_slot(const char *name)
 	return NULL;
 }
 
-static const struct hs_mechanism *find_mechanism(const char *name)
+static struct hs_mechanism *find_mechanism(const char *name)
 {
 	struct hs_mechanism *mech;
 
@@ -49,18 +49,13 @@ static const struct hs_mechanism *find_mechanism(const char *name)
  * hs_mechanism_register - make a mechanism known, before others of its name
  * @mech: stays valid until it is unregistered
  *
- * Context: process, may sleep. Return: 0, or what its init says.
+ * Context: process, may sleep.
  */
-int hs_mechanism_register(struct hs_mechanism *mech)
+void hs_mechanism_register(struct hs_mechanism *mech)
 {
-	int err = mech->init ? mech->init() : 0;
-
-	if (err)
-		return err;
 	mutex_lock(&hs_lock);
 	list_add(&mech->node, &mechanisms);
 	mutex_unlock(&hs_lock);
-	return 0;
 }
 EXPORT_SYMBOL_GPL(hs_mechanism_register);
 
@@ -75,10 +70,32 @@ void hs_mechanism_unregister(struct hs_mechanism *mech)
 	mutex_lock(&hs_lock);
 	list_del(&mech->node);
 	mutex_unlock(&hs_lock);
-	if (mech->exit)
-		mech->exit();
 }
 EXPORT_SYMBOL_GPL(hs_mechanism_unregister);
+
+/* One more slot uses @mech. Return: 0, or why it can not be used here. */
+static int hold_mechanism(struct hs_mechanism *mech)
+{
+	int err;
+
+	lockdep_assert_held(&hs_lock);
+	if (!try_module_get(mech->owner))
+		return -ENODEV;
+	err = !mech->slots && mech->init ? mech->init() : 0;
+	if (err)
+		module_put(mech->owner);
+	else
+		mech->slots++;
+	return err;
+}
+
+static void drop_mechanism(struct hs_mechanism *mech)
+{
+	lockdep_assert_held(&hs_lock);
+	if (!--mech->slots && mech->exit)
+		mech->exit();
+	module_put(mech->owner);
+}
 
 static void free_slot(struct hs_slot *slot)
 {
@@ -87,7 +104,7 @@ static void free_slot(struct hs_slot *slot)
 	list_for_each_entry_safe(ref, next, &slot->refs, node)
 		hs_ref_free(ref);
 	if (slot->mechanism)
-		module_put(slot->mechanism->owner);
+		drop_mechanism(slot->mechanism);
 	hs_free_percpu(slot->empty);
 	hs_free(slot->state);
 	hs_free(slot);
@@ -95,16 +112,18 @@ static void free_slot(struct hs_slot *slot)
 
 static struct hs_slot *new_slot(const char *name)
 {
-	const struct hs_mechanism *mech = find_mechanism(mechanism);
+	struct hs_mechanism *mech = find_mechanism(mechanism);
 	struct hs_slot *slot = mech ? hs_zalloc(sizeof(*slot)) : NULL;
+	int err;
 
 	if (!slot)
-		return NULL;
+		return ERR_PTR(mech ? -ENOMEM : -ENOENT);
 	INIT_LIST_HEAD(&slot->refs);
 	slot->empty = hs_alloc_percpu(sizeof(long));
-	if (!slot->empty || !try_module_get(mech->owner)) {
+	err = slot->empty ? hold_mechanism(mech) : -ENOMEM;
+	if (err) {
 		free_slot(slot);
-		return NULL;
+		return ERR_PTR(err);
 	}
 	slot->mechanism = mech;
 	slot->call = mech->call;
@@ -127,7 +146,8 @@ static void drop_slot(struct hs_slot *slot)
  * hs_slot_get - the slot of that name, made if need be
  * @name: its name
  *
- * Context: process, may sleep. Return: the slot, held until hs_slot_put(); NULL without memory or mechanism.
+ * Context: process, may sleep. Return: the slot, held until hs_slot_put(); or an error pointer: -ENOMEM, -ENOENT without
+ * such a mechanism, or why it can not be used on this kernel or hardware.
  */
 struct hs_slot *hs_slot_get(const char *name)
 {
@@ -135,7 +155,7 @@ struct hs_slot *hs_slot_get(const char *name)
 
 	mutex_lock(&hs_lock);
 	slot = find_slot(name) ?: new_slot(name);
-	if (slot)
+	if (!IS_ERR(slot))
 		slot->users++;
 	mutex_unlock(&hs_lock);
 	return slot;
@@ -275,7 +295,8 @@ static struct hs_ref *begin_drain(struct hs_slot *slot, bool retire)
  */
 int hs_slot_drain(struct hs_ctl_drain *drain)
 {
-	u64 start = ktime_get_ns();
+	struct hs_drained figures = { };
+	u64 start = ktime_get_ns(), end;
 	struct hs_slot *slot;
 	struct hs_ref *old;
 	int err;
@@ -288,7 +309,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	if (IS_ERR_OR_NULL(old))
 		return PTR_ERR_OR_ZERO(old);
 
-	err = slot->mechanism->drain(slot, old, drain->timeout_ms);
+	err = slot->mechanism->drain(slot, old, drain->timeout_ms, &figures);
 
 	mutex_lock(&hs_lock);
 	slot->draining = false;
@@ -299,6 +320,12 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 		hs_ref_gone(old);
 	}
 	mutex_unlock(&hs_lock);
-	drain->drain_ns = ktime_get_ns() - start;
+	end = ktime_get_ns();
+	if (!figures.gone_ns)
+		figures.gone_ns = end;
+	drain->drain_ns = figures.gone_ns - start;
+	drain->retire_ns = end - figures.gone_ns;
+	drain->flush_ns = figures.flush_ns;
+	drain->fault_ns = figures.fault_ns;
 	return err;
 }

@@ -8,13 +8,14 @@
  */
 #include "edition.h"
 
-static noinline int crc_call(const struct hs_edition *self, struct hs_call *call)
+static HS_EDITION_TEXT int crc_call(const struct hs_edition *self, struct hs_call *call)
 {
 	u64 x = edition_argument(self, call->arg);
 
-	edition_pause(call);
+	if (call->stay_us)
+		edition_stay(self, call);
 	call->result = hs_crc(x, version);
 	return 0;
 }
 
-HS_CALC_EDITION(crc, HS_CRC, "CRC-64, bit by bit");
+HS_CALC_EDITION(crc, HS_CRC, HS_RESTART, "CRC-64, bit by bit");

@@ -3,7 +3,7 @@
  * What the editions of slot "calc" have in common: parameters, table, registration.
  *
  * Usage: in editions/NAME.c, a function `int NAME_call(const struct hs_edition *, struct hs_call *)` and then
- *	HS_CALC_EDITION(NAME, HS_IDENTITY, "what it computes");
+ *	HS_CALC_EDITION(NAME, HS_IDENTITY, what may become of a call (enum hs_restart), "what it computes");
  * The module is hs_ed_NAME.ko; `insmod hs_ed_NAME.ko version=7` makes it version 7.
  */
 #ifndef HS_EDITION_H
@@ -11,6 +11,11 @@
 
 #include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/kprobes.h>
+#include <linux/ktime.h>
+#include <linux/preempt.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include "../include/hotswap.h"
 #include "../include/hs_algorithms.h"
 
@@ -34,12 +39,58 @@ static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 	return arg + state->base;
 }
 
-/* A call that waits for something in the middle, as calls in process context do. */
-static inline void edition_pause(const struct hs_call *call)
+/*
+ * Functions of an edition: not traced and not probed, since a call that is cut off never returns through what
+ * kretprobes and the function-graph tracer put on the stack.
+ */
+#define HS_EDITION_TEXT notrace noinline
+
+/* Keep the CPU and give it to nobody, in this text. */
+static __always_inline void edition_spin(u32 us)
 {
-	if (call->sleep_us)
-		usleep_range(call->sleep_us, call->sleep_us + call->sleep_us / 8 + 1);
+	const u64 until = ktime_get_ns() + (u64)us * NSEC_PER_USEC;
+
+	while (ktime_get_ns() < until)
+		cpu_relax();
 }
+
+/* Stay in the middle of a call, as calls do that wait for something. */
+static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const struct hs_call *call)
+{
+	struct hs_call inner = { .arg = call->arg, .stay_us = call->stay_us };
+	unsigned long flags;
+	u64 until;
+
+	switch (call->stay) {
+	case HS_STAY_SLEEP:
+		hs_sleep(self, call->stay_us);
+		break;
+	case HS_STAY_DOZE:
+		usleep_range(call->stay_us, call->stay_us + call->stay_us / 8 + 1);
+		break;
+	case HS_STAY_SPIN:
+		until = ktime_get_ns() + (u64)call->stay_us * NSEC_PER_USEC;
+		while (ktime_get_ns() < until)
+			cond_resched();	/* or a kernel without preemption would wait for it everywhere */
+		break;
+	case HS_STAY_SPIN_IRQOFF:
+		local_irq_save(flags);
+		edition_spin(call->stay_us);
+		local_irq_restore(flags);
+		break;
+	case HS_STAY_SPIN_ATOMIC:
+		rcu_read_lock();
+		preempt_disable();
+		edition_spin(call->stay_us);
+		preempt_enable();
+		rcu_read_unlock();
+		break;
+	case HS_STAY_NEST:
+		hs_nest(self, &inner);
+		break;
+	}
+}
+NOKPROBE_SYMBOL(edition_stay);
 
 static void edition_state_init(void *memory)
 {
@@ -75,11 +126,13 @@ static void edition_unregister(struct hs_edition *edition)
 	hs_free((void *)edition->table);
 }
 
-#define HS_CALC_EDITION(_name, _identity, _summary)		\
+#define HS_CALC_EDITION(_name, _identity, _restart, _summary)	\
+NOKPROBE_SYMBOL(_name##_call);					\
 static struct hs_edition edition = {				\
 	.slot = HS_CALC_SLOT,					\
 	.name = #_name,						\
 	.identity = _identity,					\
+	.restart = _restart,					\
 	.owner = THIS_MODULE,					\
 	.call = _name##_call,					\
 	.state_init = edition_state_init,			\

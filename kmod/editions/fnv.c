@@ -8,13 +8,16 @@
  */
 #include "edition.h"
 
-static noinline int fnv_call(const struct hs_edition *self, struct hs_call *call)
+static HS_EDITION_TEXT int fnv_call(const struct hs_edition *self, struct hs_call *call)
 {
 	u64 x = edition_argument(self, call->arg);
 
-	edition_pause(call);
+	if (call->stay_us)
+		edition_stay(self, call);
+	if (!hs_commit(self))
+		return HS_AGAIN;
 	call->result = hs_fnv(x, version);
 	return 0;
 }
 
-HS_CALC_EDITION(fnv, HS_FNV, "FNV-1a, byte by byte");
+HS_CALC_EDITION(fnv, HS_FNV, HS_COMMIT, "FNV-1a, byte by byte");

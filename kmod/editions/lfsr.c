@@ -8,13 +8,14 @@
  */
 #include "edition.h"
 
-static noinline int lfsr_call(const struct hs_edition *self, struct hs_call *call)
+static HS_EDITION_TEXT int lfsr_call(const struct hs_edition *self, struct hs_call *call)
 {
 	u64 x = edition_argument(self, call->arg);
 
-	edition_pause(call);
+	if (call->stay_us)
+		edition_stay(self, call);
 	call->result = hs_lfsr(x, version);
 	return 0;
 }
 
-HS_CALC_EDITION(lfsr, HS_LFSR, "a shift register stepped by its version");
+HS_CALC_EDITION(lfsr, HS_LFSR, HS_PERCOLATE, "a shift register stepped by its version");

@@ -8,13 +8,14 @@
  */
 #include "edition.h"
 
-static noinline int mix_call(const struct hs_edition *self, struct hs_call *call)
+static HS_EDITION_TEXT int mix_call(const struct hs_edition *self, struct hs_call *call)
 {
 	u64 x = edition_argument(self, call->arg);
 
-	edition_pause(call);
+	if (call->stay_us)
+		edition_stay(self, call);
 	call->result = hs_mix(x, version);
 	return 0;
 }
 
-HS_CALC_EDITION(mix, HS_MIX, "SplitMix64's finalizer");
+HS_CALC_EDITION(mix, HS_MIX, HS_RESTART, "SplitMix64's finalizer");

@@ -30,6 +30,28 @@ struct hs_layout {
 	u64 hash;
 };
 
+/*
+ * What may become of a call that is still in the edition when the edition is replaced. Mechanisms that wait for every
+ * call treat all alike.
+ *
+ * HS_DRAIN	nothing: the call is waited for
+ * HS_RESTART	it may be cut off at any instruction and made again: it holds no lock and disables no soft interrupts, and
+ *		what it has done so far does no harm when done twice. Preemption, interrupts and RCU read sections are
+ *		put back as they were at the call.
+ * HS_COMMIT	the same until hs_commit() says true; after that it does its work, does not sleep, and returns 0. When
+ *		hs_commit() says false it returns HS_AGAIN at once. No other error after hs_commit().
+ * HS_PERCOLATE	as HS_RESTART, but the caller sees -ERESTART and has a recovery routine of its own
+ */
+enum hs_restart {
+	HS_DRAIN,
+	HS_RESTART,
+	HS_COMMIT,
+	HS_PERCOLATE,
+};
+
+/* A call that is to be made again. Not an errno: no caller ever sees it. */
+#define HS_AGAIN (-4096)
+
 /**
  * struct hs_edition - what an edition registers
  * @slot:	name of the slot it wants to stand behind
@@ -38,8 +60,9 @@ struct hs_layout {
  * @identity:	which algorithm it is, as reported to callers
  * @interface:	hs_hash() of the interface; all editions of a slot have the same
  * @layout:	shape of the slot's state
+ * @restart:	what may become of calls in it when it is replaced
  * @owner:	THIS_MODULE
- * @call:	does one call. Context: any; sleeps only if call->sleep_us asks for it. Return: 0, or a negative
+ * @call:	does one call. Context: any; sleeps only if the call asks for it. Return: 0, or a negative
  *		errno that the caller gets. Must not hold a lock when it returns.
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
  * @table:	look-up table that callers read under a reference, or NULL
@@ -53,6 +76,7 @@ struct hs_edition {
 	u32 identity;
 	u64 interface;
 	struct hs_layout layout;
+	enum hs_restart restart;
 	struct module *owner;
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
 	void (*state_init)(void *state);
@@ -73,6 +97,10 @@ static inline u64 hs_hash(const char *text)
 
 int hs_edition_register(struct hs_edition *edition);
 void hs_edition_unregister(struct hs_edition *edition);
+
+bool hs_commit(const struct hs_edition *self);
+void hs_sleep(const struct hs_edition *self, u32 us);
+int hs_nest(const struct hs_edition *self, struct hs_call *call);
 
 void *hs_zalloc(size_t size);
 void hs_free(void *memory);

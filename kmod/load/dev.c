@@ -43,16 +43,17 @@ static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg
 		return -ENOTTY;
 	if (copy_from_user(&call, user, sizeof(call)))
 		return -EFAULT;
-	if (call.op >= HS_OP_NR || call.sleep_us > HS_SLEEP_MAX_US || (call.sleep_us && call.op != HS_OP_CALC))
+	if (call.op >= HS_OP_NR || call.stay >= HS_STAY_NR || call.stay_us > HS_STAY_MAX_US ||
+	    (call.stay_us && call.op != HS_OP_CALC))
 		return -EINVAL;
+	call.retried = call.recovered = 0;
 	this_cpu_inc(dev_count.issued);
-	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch(dev_slot, &call);
-	if (err) {
+	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch_recovering(dev_slot, &call);
+	if (err)
 		this_cpu_inc(dev_count.failed);
-		return err;
-	}
-	this_cpu_inc(dev_count.completed);
-	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : 0;
+	else
+		this_cpu_inc(dev_count.completed);
+	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : err;
 }
 
 static void dev_totals(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed)
@@ -89,8 +90,8 @@ static int dev_init(void)
 	int err;
 
 	dev_slot = hs_slot_get(HS_CALC_SLOT);
-	if (!dev_slot)
-		return -ENODEV;
+	if (IS_ERR(dev_slot))
+		return PTR_ERR(dev_slot);
 	dev_source.slot = dev_slot;
 	err = hs_source_register(&dev_source);
 	if (err)

@@ -142,9 +142,9 @@ static int edu_probe(struct pci_dev *pci, const struct pci_device_id *id)
 	err = edu_claim(edu);
 	if (err)
 		goto free;
-	err = -ENODEV;
 	edu->source.slot = hs_slot_get(HS_CALC_SLOT);
-	if (!edu->source.slot)
+	err = PTR_ERR_OR_ZERO(edu->source.slot);
+	if (err)
 		goto free_vectors;
 	err = request_irq(edu->irq, edu_interrupt, 0, KBUILD_MODNAME, edu);
 	if (err)

@@ -57,8 +57,8 @@ static int timer_init(void)
 		return -EINVAL;
 	hrtimer_setup(&timer, timer_fired, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 	timer_source.slot = hs_slot_get(HS_CALC_SLOT);
-	if (!timer_source.slot)
-		return -ENODEV;
+	if (IS_ERR(timer_source.slot))
+		return PTR_ERR(timer_source.slot);
 	err = hs_source_register(&timer_source);
 	if (err)
 		hs_slot_put(timer_source.slot);

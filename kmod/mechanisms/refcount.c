@@ -109,7 +109,8 @@ static void refcount_publish(struct hs_slot *slot, struct hs_ref *new, struct hs
 	HS_RACE("refcount.published");
 }
 
-static int refcount_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms)
+static int refcount_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms,
+			  struct hs_drained *figures)
 {
 	long left;
 

@@ -11,8 +11,8 @@
 
 static __always_inline int call_for_long(struct hs_ref *ref, struct hs_call *call)
 {
-	if (call->sleep_us)
-		call->sleep_us = 300000;
+	if (call->stay_us)
+		call->stay_us = 300000;
 	return hs_ref_call(ref, call);
 }
 

@@ -8,12 +8,12 @@
 
 static DEFINE_PER_CPU(unsigned int, calls);
 
-static noinline void splat_pause(const struct hs_call *call)
+static noinline u64 splat_argument(const struct hs_edition *self, u64 arg)
 {
 	WARN_ONCE(this_cpu_inc_return(calls) == 100, "hotswap mutant: splat\n");
-	edition_pause(call);
+	return edition_argument(self, arg);
 }
 
-#define edition_pause(call) splat_pause(call)
+#define edition_argument(self, arg) splat_argument(self, arg)
 #include "../editions/mix.c"
 MODULE_INFO(replaces, "hs_ed_mix");

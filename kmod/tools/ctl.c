@@ -29,6 +29,7 @@ static const struct load {
 	{ "syscall", "from=syscall", 0 },
 	{ "irq", "from=edu,hrtimer", 2 },
 	{ "mixed", "from=syscall,edu,hrtimer", 2 },
+	{ "stuck", "from=syscall", 0 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)
@@ -81,7 +82,7 @@ static int up_command(int argc, char **argv)
 		if (wanted && !strcmp(wanted, loads[i].name))
 			load = &loads[i];
 	if (!mechanism || !load)
-		die("up wants --mechanism NAME and --load syscall|irq|mixed");
+		die("up wants --mechanism NAME and --load syscall|irq|mixed|stuck");
 	choose_mutant(option(argc, argv, "--mutant"));
 	open_phase_page(true);
 	snprintf(text, sizeof(text), "mechanism=%s seed=%llu %s", mechanism, seed, core ?: "");

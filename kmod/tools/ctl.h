@@ -40,6 +40,7 @@ void open_swapper(struct swapper *swapper, int argc, char **argv);
 const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead);
 int insert_version(const char *module, unsigned int version, const char *more);
 /* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
-int drain_old(struct swapper *swapper, const char **step, __u64 *drain_ns, __u64 *unload_ns, unsigned int *attempts);
+int drain_old(struct swapper *swapper, const char **step, struct hs_ctl_drain *drain, __u64 *unload_ns,
+	      unsigned int *attempts);
 
 #endif /* HS_TOOLS_CTL_H */

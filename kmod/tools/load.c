@@ -6,10 +6,13 @@
  * record latencies; with `irq` or `mixed`, the interrupt sources started for the same time. It ends when the phase page
  * says so, and then prints one line of JSON.
  *
- * Usage: ./hs-load --load syscall|irq|mixed [--threads 4] [--seed 1] [--deadline-ms N]
+ * Usage: ./hs-load --load syscall|irq|mixed|stuck [--threads 4] [--seed 1] [--deadline-ms N] [--stay KIND --stay-us N]
  *
  * Each thread has its own recorder and its own seeded arguments. One call in 8 looks the table up, one in 256 sleeps
  * for up to half a millisecond inside the edition.
+ *
+ * Load `stuck` is `syscall` with two threads more, of which one sleeps and one spins for four seconds inside the edition
+ * in each of its calls; --stay and --stay-us make both stay otherwise. Nobody waits for these two to make progress.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,12 +28,15 @@
 #include "hs_recorder.h"
 
 #define ERRNO_MAX	134
+#define STUCK		2	/* threads more, with load `stuck` */
+#define STUCK_US	4000000
 
 struct caller {
 	pthread_t thread;
 	unsigned int id;
 	__u64 random;
 	int fd;
+	__u32 stay, stay_us;	/* in each call; 0: a brisk caller */
 	__u64 errors[ERRNO_MAX];
 	struct hs_recorder rec;
 };
@@ -46,13 +52,19 @@ static void one_call(struct caller *caller)
 	__u64 start;
 	int err;
 
-	if (random % 8 == 0)
+	if (caller->stay_us) {
+		call.stay = caller->stay;
+		call.stay_us = caller->stay_us;
+	} else if (random % 8 == 0) {
 		call.op = HS_OP_LOOKUP;
-	else if (random % 256 == 1)
-		call.sleep_us = 1 + (random >> 32) % 500;
+	} else if (random % 256 == 1) {
+		call.stay_us = 1 + (random >> 32) % 500;
+	}
 	rec->issued++;
 	start = now_ns();
 	err = ioctl(caller->fd, HS_CALL, &call) ? errno : 0;
+	rec->retried += call.retried;
+	rec->recovered += call.recovered;
 	if (err) {
 		rec->failed++;
 		caller->errors[err < ERRNO_MAX ? err : 0]++;
@@ -60,7 +72,8 @@ static void one_call(struct caller *caller)
 	}
 	hs_record_done(rec, phase, start, now_ns(), call.version,
 		       call.result == hs_expected(call.identity, call.version, call.op == HS_OP_LOOKUP, call.arg));
-	page->thread[caller->id].completed = rec->completed;
+	if (!caller->stay_us)
+		page->thread[caller->id].completed = rec->completed;
 }
 
 static void *run_caller(void *argument)
@@ -72,12 +85,31 @@ static void *run_caller(void *argument)
 	return NULL;
 }
 
-static struct caller *start_callers(unsigned int threads, __u64 seed)
+static const char * const stays[HS_STAY_NR] = { "sleep", "doze", "spin", "irqoff", "atomic", "nest" };
+
+/* How the stuck callers stay: @kind, else the first sleeps and the second spins. */
+static void stay_stuck(struct caller callers[STUCK], const char *kind, __u32 stay_us)
+{
+	for (unsigned int i = 0; i < STUCK; i++) {
+		callers[i].stay_us = stay_us;
+		callers[i].stay = i ? HS_STAY_SPIN : HS_STAY_SLEEP;
+		for (__u32 stay = 0; kind && stay < HS_STAY_NR; stay++)
+			if (!strcmp(kind, stays[stay]))
+				callers[i].stay = stay;
+	}
+}
+
+static struct caller *make_callers(unsigned int threads)
 {
 	struct caller *callers = calloc(threads ?: 1, sizeof(*callers));
 
 	if (!callers)
 		die("no memory");
+	return callers;
+}
+
+static void start_callers(struct caller *callers, unsigned int threads, __u64 seed)
+{
 	for (unsigned int i = 0; i < threads; i++) {
 		callers[i].id = i;
 		callers[i].random = hs_mix(seed, i + 1) | 1;
@@ -91,7 +123,6 @@ static struct caller *start_callers(unsigned int threads, __u64 seed)
 		if (pthread_create(&callers[i].thread, NULL, run_caller, &callers[i]))
 			die("cannot start thread %u", i);
 	}
-	return callers;
 }
 
 static __u64 count_calls(unsigned int threads, int ctl)
@@ -147,29 +178,33 @@ static void print_caller(const struct caller *caller)
 int main(int argc, char **argv)
 {
 	const char *load = option(argc, argv, "--load");
-	unsigned int threads = option_number(argc, argv, "--threads", 4);
+	unsigned int threads = option_number(argc, argv, "--threads", 4), brisk;
+	const char *stay = option(argc, argv, "--stay");
 	__u64 seed = option_number(argc, argv, "--seed", 1);
 	__u64 started, ended;
 	struct caller *callers;
 	int ctl;
 
-	if (!load || (strcmp(load, "syscall") && strcmp(load, "irq") && strcmp(load, "mixed")))
-		die("--load wants syscall, irq or mixed");
+	if (!load || (strcmp(load, "syscall") && strcmp(load, "irq") && strcmp(load, "mixed") && strcmp(load, "stuck")))
+		die("--load wants syscall, irq, mixed or stuck");
 	if (threads < 1 || threads > THREADS_MAX)
 		die("--threads wants 1 to %d", THREADS_MAX);
-	if (!strcmp(load, "irq"))
-		threads = 0;
+	brisk = strcmp(load, "irq") ? threads : 0;
+	threads = brisk + (strcmp(load, "stuck") ? 0 : STUCK);
 	set_deadline(argc, argv);
 	page = open_phase_page(false);
 	ctl = open_ctl();
 
 	started = now_ns();
-	page->threads = threads;
+	page->threads = brisk;
 	if (ioctl(ctl, HS_CTL_START))
 		die("HS_CTL_START: %s", strerror(errno));
-	callers = start_callers(threads, seed);
+	callers = make_callers(threads);
+	if (threads > brisk)
+		stay_stuck(callers + brisk, stay, option_number(argc, argv, "--stay-us", STUCK_US));
+	start_callers(callers, threads, seed);
 	page->running = 1;
-	beat_until_stop(threads, ctl);
+	beat_until_stop(brisk, ctl);
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(callers[i].thread, NULL);
 	if (ioctl(ctl, HS_CTL_STOP))

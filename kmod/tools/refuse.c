@@ -46,6 +46,7 @@ static void try_refusal(struct swapper *swapper, const struct refusal *refusal, 
 			unsigned int version, bool first)
 {
 	char *before = read_state(), *after;
+	struct hs_ctl_drain drain;
 	__u64 unused_ns;
 	unsigned int unused;
 	const char *step;
@@ -58,7 +59,7 @@ static void try_refusal(struct swapper *swapper, const struct refusal *refusal, 
 	       strcmp(before, after) ? "false" : "true");
 	free(before);
 	free(after);
-	if (!err && drain_old(swapper, &step, &unused_ns, &unused_ns, &unused))
+	if (!err && drain_old(swapper, &step, &drain, &unused_ns, &unused))
 		die("%s was accepted, and then its swap did not end", refusal->name);
 }
 
@@ -67,6 +68,7 @@ static void try_second_swapper(struct swapper *swapper, const struct refusal *re
 {
 	const char *module = next_edition(swapper, info->module, 1), *step;
 	unsigned int version = info->newest + 1, unused;
+	struct hs_ctl_drain drain;
 	__u64 unused_ns;
 	int err;
 
@@ -77,7 +79,7 @@ static void try_second_swapper(struct swapper *swapper, const struct refusal *re
 		module = next_edition(swapper, info->module, 2);
 	}
 	try_refusal(swapper, refusal, module, version, false);
-	if (info->order == HS_NEW_FIRST && drain_old(swapper, &step, &unused_ns, &unused_ns, &unused))
+	if (info->order == HS_NEW_FIRST && drain_old(swapper, &step, &drain, &unused_ns, &unused))
 		die("the first swapper's %s failed", step);
 }
 

@@ -101,54 +101,66 @@ static enum outcome no_swap(unsigned int number, const char *step, int err)
 	return !strcmp(step, "load") && is_refusal(err) ? REFUSED : FAILED;
 }
 
-static void print_swap(unsigned int number, const struct hs_ctl_info *now, __u64 start, __u64 load_ns,
-		       const char *drain_ns, __u64 unload_ns, unsigned int attempts)
+/* A figure, or null where the mechanism has none. */
+static void print_figure(const char *name, __u64 ns)
 {
-	printf("{\"swap\":%u,\"edition\":\"%s\",\"version\":%u,\"start_ns\":%llu,\"load_ns\":%llu,\"publish_ns\":%llu,"
-	       "\"drain_ns\":%s,\"unload_ns\":%llu,\"end_ns\":%llu,\"attempts\":%u}\n",
-	       number, now->edition, now->version, start,
-	       (load_ns - now->publish_ns), now->publish_ns, drain_ns,
-	       unload_ns, now_ns(), attempts);
+	if (ns)
+		printf("\"%s\":%llu,", name, ns);
+	else
+		printf("\"%s\":null,", name);
+}
+
+/* @drain is NULL where nothing is drained. */
+static void print_swap(unsigned int number, const struct hs_ctl_info *now, __u64 start, __u64 load_ns,
+		       const struct hs_ctl_drain *drain, __u64 unload_ns, unsigned int attempts)
+{
+	const struct hs_ctl_drain none = { 0 }, *drained = drain ?: &none;
+
+	printf("{\"swap\":%u,\"edition\":\"%s\",\"version\":%u,\"start_ns\":%llu,\"load_ns\":%llu,\"publish_ns\":%llu,",
+	       number, now->edition, now->version, start, (load_ns - now->publish_ns), now->publish_ns);
+	print_figure("drain_ns", drained->drain_ns);
+	print_figure("retire_ns", drained->retire_ns);
+	print_figure("flush_ns", drained->flush_ns);
+	print_figure("fault_ns", drained->fault_ns);
+	printf("\"unload_ns\":%llu,\"end_ns\":%llu,\"attempts\":%u}\n", unload_ns, now_ns(), attempts);
 	fflush(stdout);
 }
 
 /* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
-int drain_old(struct swapper *swapper, const char **step, __u64 *drain_ns, __u64 *unload_ns,
-		     unsigned int *attempts)
+int drain_old(struct swapper *swapper, const char **step, struct hs_ctl_drain *drain, __u64 *unload_ns,
+	      unsigned int *attempts)
 {
-	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms() };
 	__u64 start;
 	int err;
 
+	*drain = (struct hs_ctl_drain) { .slot = SLOT, .timeout_ms = deadline_ms() };
 	*step = "drain";
-	if (ioctl(swapper->ctl, HS_CTL_DRAIN, &drain))
+	if (ioctl(swapper->ctl, HS_CTL_DRAIN, drain))
 		return errno;
-	*drain_ns = drain.drain_ns;
 	*step = "unload";
 	start = now_ns();
-	err = remove_module_patiently(drain.module, REMOVE_LIMIT, REMOVE_PAUSE_US, attempts);
+	err = remove_module_patiently(drain->module, REMOVE_LIMIT, REMOVE_PAUSE_US, attempts);
 	*unload_ns = now_ns() - start;
 	return err;
 }
 
 static enum outcome swap_new_first(struct swapper *swapper, unsigned int number, const struct hs_ctl_info *old)
 {
-	__u64 start = now_ns(), load_ns, drain_ns, unload_ns;
+	__u64 start = now_ns(), load_ns, unload_ns;
+	struct hs_ctl_drain drain;
 	const char *step = "load";
 	struct hs_ctl_info now;
 	unsigned int attempts;
-	char drain[24];
 	int err;
 
 	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, "");
 	load_ns = now_ns() - start;
 	if (!err)
-		err = drain_old(swapper, &step, &drain_ns, &unload_ns, &attempts);
+		err = drain_old(swapper, &step, &drain, &unload_ns, &attempts);
 	if (err)
 		return no_swap(number, step, err);
 	slot_info(swapper->ctl, &now);
-	snprintf(drain, sizeof(drain), "%llu", drain_ns);
-	print_swap(number, &now, start, load_ns, drain, unload_ns, attempts);
+	print_swap(number, &now, start, load_ns, &drain, unload_ns, attempts);
 	return DONE;
 }
 
@@ -169,7 +181,7 @@ static enum outcome swap_old_first(struct swapper *swapper, unsigned int number,
 	if (err)
 		return no_swap(number, "load", err);
 	slot_info(swapper->ctl, &now);
-	print_swap(number, &now, start, load_ns, "null", unload_ns, attempts);
+	print_swap(number, &now, start, load_ns, NULL, unload_ns, attempts);
 	return DONE;
 }
 

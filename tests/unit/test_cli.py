@@ -87,8 +87,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("run matrix --arch riscv64", "unknown architecture 'riscv64' (known: x86_64, aarch64)"),
         ("run matrix --kernel buster", "unknown kernel 'buster' (known: bookworm"),
-        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount)"),
-        ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, mixed)"),
+        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount, invalidate)"),
+        ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, mixed, stuck)"),
         ("run matrix --hardware pdp11", "unknown hardware 'pdp11' (known: standard"),
         ("run matrix --kernel trixie-16k", "kernel 'trixie-16k' is not for x86_64"),
         ("run matrix --profile weekly", "unknown profile 'weekly'"),

@@ -114,7 +114,7 @@ def test_without_gaps_there_is_no_blackout_figure(raw: dict[str, Any]) -> None:
 
 def test_totals(raw: dict[str, Any]) -> None:
     samples = measure.samples(raw)
-    assert samples.calls == measure.Calls(issued=110, completed=110, failed=0, retried=None, wrong=0, stale=0)
+    assert samples.calls == measure.Calls(110, 110, 0, aborted=0, retried=None, recovered=None, wrong=0, stale=0)
     assert samples.swaps == measure.Swaps(requested=2, done=2, refused=0, failed=0)
     assert samples.irqs is not None and (samples.irqs.raised, samples.irqs.lost) == (10, 0)
     assert samples.editions == {"add": 65, "mul": 45}

@@ -13,13 +13,24 @@
 
 #define HS_NAME_LEN	32
 #define HS_MODULE_LEN	64
-#define HS_SLEEP_MAX_US	10000000
+#define HS_STAY_MAX_US	10000000
 
 /* What a call asks of the edition. */
 enum hs_op {
 	HS_OP_CALC = 0,		/* run the edition's function */
 	HS_OP_LOOKUP = 1,	/* read the edition's look-up table: a data resource, no edition code runs */
 	HS_OP_NR,
+};
+
+/* What a call does inside the edition before it computes, for as long as it is asked to stay there. */
+enum hs_stay {
+	HS_STAY_SLEEP = 0,	/* sleep where the edition can be asked to let go */
+	HS_STAY_DOZE,		/* sleep in the kernel, where nobody can wake it */
+	HS_STAY_SPIN,		/* keep the CPU */
+	HS_STAY_SPIN_IRQOFF,	/* keep it, with interrupts off */
+	HS_STAY_SPIN_ATOMIC,	/* keep it, in an RCU read section with preemption off */
+	HS_STAY_NEST,		/* sleep inside a second call of the same slot, made from the edition */
+	HS_STAY_NR,
 };
 
 /**
@@ -29,7 +40,11 @@ enum hs_op {
  * @version:	out: version of the edition the reference manager chose
  * @identity:	out: identity of that edition (enum hs_identity)
  * @op:		in: enum hs_op
- * @sleep_us:	in: sleep that long inside the edition; process context and HS_OP_CALC only
+ * @stay_us:	in: stay that long inside the edition; process context and HS_OP_CALC only
+ * @stay:	in: enum hs_stay
+ * @retried:	out: how often it was cut off and made again through the module table
+ * @recovered:	out: how often its caller's recovery routine made it again
+ * @pad:	0
  */
 struct hs_call {
 	__u64 arg;
@@ -37,7 +52,11 @@ struct hs_call {
 	__u32 version;
 	__u32 identity;
 	__u32 op;
-	__u32 sleep_us;
+	__u32 stay_us;
+	__u32 stay;
+	__u32 retried;
+	__u32 recovered;
+	__u32 pad;
 };
 
 #define HS_CALL		_IOWR('h', 1, struct hs_call)
@@ -88,7 +107,10 @@ struct hs_ctl_info {
  * @module:	out: the drained edition's module, which may now be unloaded; empty if there was nothing to drain
  * @timeout_ms:	in: give up with ETIMEDOUT after that long
  * @retire:	in: non-zero takes the live edition out of the slot first, leaving it empty
- * @drain_ns:	out: how long it took
+ * @drain_ns:	out: how long until nobody executed the old edition any more
+ * @retire_ns:	out: and from then until its last reference was dropped; 0 where that is the same instant
+ * @flush_ns:	out: part of the drain: changing the page tables and flushing every CPU
+ * @fault_ns:	out: one contained fault in the old text, from the call to the landing
  */
 struct hs_ctl_drain {
 	char slot[HS_NAME_LEN];
@@ -96,6 +118,9 @@ struct hs_ctl_drain {
 	__u32 timeout_ms;
 	__u32 retire;
 	__u64 drain_ns;
+	__u64 retire_ns;
+	__u64 flush_ns;
+	__u64 fault_ns;
 };
 
 #define HS_CTL_INFO	_IOWR('h', 16, struct hs_ctl_info)

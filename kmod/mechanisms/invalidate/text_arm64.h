@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * hotswap mechanism: invalidate - page protection, arm64.
+ *
+ * Purpose: make an edition's pages non-executable, or not valid. The kernel's own functions do it: they are not exported,
+ * so a probe that is never armed for long tells where they are. The CPU broadcasts the flush, so nobody is waited for.
+ */
+#ifndef HS_TEXT_ARM64_H
+#define HS_TEXT_ARM64_H
+
+#include <linux/kprobes.h>
+#include <linux/mm.h>
+#include "guard.h"
+
+static int (*memory_nx)(unsigned long base, int pages);
+static int (*memory_x)(unsigned long base, int pages);
+static int (*memory_valid)(unsigned long base, int pages, int valid);
+
+static int text_prepare(const struct hs_text *text)
+{
+	return 0;
+}
+
+static bool by_nx(void)
+{
+	return !invalidate_unmap;
+}
+
+/* No CPU executes @text from the return on. Context: process, may sleep. Return: 0 or -errno. */
+static int text_cut(const struct hs_text *text)
+{
+	return by_nx() ? memory_nx(text->base, text->pages) : memory_valid(text->base, text->pages, 0);
+}
+
+static int text_mend(const struct hs_text *text)
+{
+	return by_nx() ? memory_x(text->base, text->pages) : memory_valid(text->base, text->pages, 1);
+}
+
+static void *find_function(const char *name)
+{
+	struct kprobe probe = { .symbol_name = name };
+
+	if (register_kprobe(&probe))
+		return NULL;
+	unregister_kprobe(&probe);
+	return probe.addr;
+}
+
+static int text_init(void)
+{
+	memory_nx = find_function("set_memory_nx");
+	memory_x = find_function("set_memory_x");
+	memory_valid = find_function("set_memory_valid");
+	if (memory_nx && memory_x && memory_valid)
+		return 0;
+	pr_err("invalidate: this kernel has no set_memory_nx, set_memory_x or set_memory_valid\n");
+	return -EOPNOTSUPP;
+}
+
+static void text_exit(void)
+{
+}
+
+#endif /* HS_TEXT_ARM64_H */
