@@ -7,6 +7,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,15 @@ def test_durations(ns: int | None, told: str) -> None:
 
 def test_figures_of_a_full_and_an_empty_result() -> None:
     row = figures.figures(full())
-    assert row == figures.Figures("4.2", "110", "0", "2", "5 us", "100 ns", "10")
+    assert row == figures.Figures("4.2", "110", "0", "2", "5 us", "5 us", "100 ns", "10")
     empty = figures.figures(RESULTS[3])
     assert set(vars(empty).values() if hasattr(empty, "__dict__") else [empty.calls, empty.swaps, empty.drain]) == {"-"}
 
 
-def test_an_upper_bound_is_told_as_one() -> None:
-    from dataclasses import replace
-
-    assert figures.figures(replace(full(), blackout_exact=False)).blackout == "<5 us"
+@pytest.mark.parametrize(("raw_ns", "told"), [(4000, "<5 us"), (None, "<5 us"), (7000, ">=5 us")])
+def test_a_bound_is_told_as_one(raw_ns: int | None, told: str) -> None:
+    result = replace(full(), blackout_exact=False, blackout_raw_ns=raw_ns)
+    assert figures.figures(result).blackout == told
 
 
 def test_tally() -> None:
@@ -94,7 +95,7 @@ def test_tally() -> None:
 
 def test_markdown() -> None:
     text = markdown.render(HEAD, RESULTS)
-    assert "| `x86_64/k0/refcount/mixed` | PASS | 4.2 | 110 | 0 | 2 | 5 us | 100 ns | 10 |" in text
+    assert "| `x86_64/k0/refcount/mixed` | PASS | 4.2 | 110 | 0 | 2 | 5 us | 5 us | 100 ns | 10 |" in text
     assert "## CRASH x86_64/k1/refcount/mixed" in text
     assert "    lab run cell x86_64/k1/refcount/mixed --seed 7" in text
     assert "hs\\_calc+0x14/0x40" in text  # quoted, not emphasised
@@ -102,7 +103,7 @@ def test_markdown() -> None:
     assert "lab run matrix --resume 2026-01-02\\_030405" in text or "resume" in text
     assert "## Skipped" in text
     table = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(table) == 6 and {line.count("|") for line in table} == {10}
+    assert len(table) == 6 and {line.count("|") for line in table} == {11}
 
 
 def test_junit_is_read_by_junitparser() -> None:

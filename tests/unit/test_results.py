@@ -27,6 +27,7 @@ RAW = json.loads((Path(__file__).parent.parent / "data" / "raw-refcount-mixed.js
 KEYS = {
     *("id", "arch", "kernel", "release", "hardware", "mechanism", "load", "status", "reason", "accel", "duration_s"),
     *("phases", "warm", "calls", "swaps", "swap_ns", "blackout_ns", "latency_ns", "irqs", "editions", "leaks"),
+    *("blackout_exact", "blackout_raw_ns"),
     *("splats", "oracles", "mutant", "next"),
 }
 
@@ -77,6 +78,7 @@ def test_what_was_not_measured_is_null() -> None:
         "swaps",
         "swap_ns",
         "blackout_ns",
+        "blackout_raw_ns",
         "latency_ns",
         "irqs",
         "editions",
