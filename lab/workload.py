@@ -27,6 +27,7 @@ STEP_S = 60.0  # one step, on the reference host
 SILENCE_S = 45.0  # longest silence of a step that reports progress
 SWAP_S = 3.0  # added to the deadline for every swap asked for
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
+SWAPS_KEPT, ERRORS_KEPT = 8192, 64  # lines of a guest that says more are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +119,20 @@ def _take(data: dict[str, Any], line: bytes) -> None:
     if not isinstance(value, dict):
         return
     if "swap" in value:
-        data["swaps"].append(value)
+        _keep(data["swaps"], value, SWAPS_KEPT)
     elif "swaps" in value:
         data["swap_total"] = value["swaps"]
     elif "error" in value:
-        data["errors"].append(str(value["error"])[:300])
+        _keep(data["errors"], str(value["error"])[:300], ERRORS_KEPT)
     else:
         for key in ("load", "refusals", "stats", "down", "sections"):
             if key in value:
                 data[key] = value[key]
+
+
+def _keep(kept: list[Any], one: object, limit: int) -> None:
+    if len(kept) < limit:
+        kept.append(one)
 
 
 def _dmesg(guest: Guest, deadline: Deadline) -> str:
