@@ -7,7 +7,6 @@ before a crash stays in `Raw`, so a lost guest still leaves its evidence.
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, LabError
 from lab.guest import Guest
-from lab.untrusted import clean, one_line
+from lab.untrusted import clean, from_json, one_line
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
 def _take(data: dict[str, Any], line: bytes) -> None:
     """File one JSON line of a tool; anything else a hostile guest prints is dropped."""
     try:
-        value = json.loads(clean(line))
+        value = from_json(line)
     except ValueError:
         return
     if not isinstance(value, dict):
