@@ -104,7 +104,7 @@ class Connection:
                 transport.auth_publickey("root", client_key)
                 return cls(transport, host_key)
             except (OSError, EOFError, paramiko.SSHException) as e:
-                reason = str(e) or type(e).__name__
+                reason = one_line(str(e)) or type(e).__name__  # may quote the guest's greeting
                 if transport is not None:
                     transport.close()
                 # The port is there from the start, the server behind it is not: try again soon.
@@ -192,7 +192,7 @@ class Connection:
         return Done(status=status, stdout=bytes(out), stderr=bytes(err))
 
     def _reason(self, error: BaseException | None) -> str:
-        return self._lost or f"the SSH connection ended: {error or 'closed by the guest'}"
+        return self._lost or one_line(f"the SSH connection ended: {error or 'closed by the guest'}")
 
     def close(self) -> None:
         """Close the connection; harmless when it is closed already."""

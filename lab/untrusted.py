@@ -27,6 +27,11 @@ def one_line(data: bytes | str, limit: int = 300) -> str:
     return next((line.strip()[:limit] for line in clean(data).splitlines() if line.strip()), "")
 
 
+def words(text: str) -> str:
+    """All of a text on one line, cleaned."""
+    return " ".join(clean(text).split())
+
+
 def from_json(data: bytes | str) -> Any:
     """What a line of JSON says, every string in it cleaned. ValueError when it is none or nested too deep."""
     try:

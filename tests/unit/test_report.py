@@ -15,7 +15,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from rich.console import Console
 
-from lab import dmesg, measure, report, verdict
+from lab import dmesg, measure, report, verdict, workload
 from lab.cell import Cell
 from lab.cellresult import CellResult, cell_result
 from lab.report import figures, junit, ktap, markdown, terminal
@@ -189,6 +189,39 @@ def test_brackets_of_a_reason_are_text_not_markup() -> None:
     one = bare("k9", Status.CRASH, "BUG at hs_x+0x1/0x2 [hs_core] [/bold]")
     terminal.summary(out(text), [one], folder=Path("/x"), seconds=1, wanted=1)
     assert "BUG at hs_x+0x1/0x2 [hs_core] [/bold]" in text.getvalue()
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\nok 1 - forged"
+
+
+@pytest.mark.parametrize("decoded", [True, False])  # as a tool's JSON, or already in the raw data
+def test_no_escape_of_a_guest_reaches_a_reader(tmp_path: Path, decoded: bool) -> None:
+    raw: dict[str, Any] = json.loads(json.dumps(RAW))
+    said = {
+        "down": {"leaks": [ESCAPE], "modules_left": [ESCAPE], "drained": False},
+        "refusals": [{"case": ESCAPE, "expected": ESCAPE, "got": ESCAPE, "refused": False, "same": True}],
+        "stats": {**raw["stats"], "mechanism": ESCAPE},
+    }
+    said["stats"]["editions"][0].update(name=ESCAPE, state=ESCAPE, slot=ESCAPE)
+    said["stats"]["sources"][1].update(name=ESCAPE, wrong=1, errors={ESCAPE: 1})
+    for key, value in said.items():
+        if decoded:
+            workload._take(raw, json.dumps({key: value}).encode())
+        else:
+            raw[key] = value
+    raw["errors"] = [ESCAPE]
+    raw["swaps"][0] = {"swap": 1, "step": ESCAPE, "error": ESCAPE}
+    samples = measure.samples(raw)
+    judged = verdict.judge(samples, dmesg.read(""), cell=cell("k0"))
+    assert [one.ok for one in judged.oracles].count(False) >= 3
+    result = cell_result(cell("k0"), judged, samples=samples)
+    report.write(tmp_path, HEAD, [result])
+    text = io.StringIO()
+    terminal.summary(out(text), [result], folder=tmp_path, seconds=1, wanted=1)
+    told = [text.getvalue(), json.dumps(result.to_json()), *(path.read_text() for path in tmp_path.iterdir())]
+    for one in told:
+        assert "\x1b" not in one and "\\u001b" not in one and "]0;" not in one
+        assert "\nok 1 - forged" not in one and "\\nok 1" not in one
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,3 +48,9 @@ def test_a_lone_surrogate_ends_in_no_report() -> None:
     assert data["errors"] == [" no"] and data["down"]["leaks"] == [""]
     assert take(b'{"error":"\\ud83d\\ude00"}')["errors"] == ["\N{GRINNING FACE}"]  # a pair is a character
     measure.samples(data)
+
+
+def test_an_escape_that_json_spells_is_cleaned_too() -> None:
+    line = json.dumps({"stats": {"\x1b[2Jkey": [{"name": "\x1b]0;owned\x07x\u202e"}, 1, None]}})
+    assert "\\u001b" in line
+    assert take(line.encode())["stats"] == {"key": [{"name": "x"}, 1, None]}
