@@ -65,7 +65,7 @@ def judge(
     mutant: str | None = None,
 ) -> Verdict:
     """The verdict of one cell; `crash`, `hang`, `infra` and `skip` are what the runner saw, as one line each."""
-    found = oracles.findings(samples, events, cell) if samples else []
+    found = oracles.findings(samples, events, cell, swaps=swaps) if samples else []
     status, reason = _status(samples, events, found, crash=crash, hang=hang, infra=infra, skip=skip)
     return Verdict(status, reason, found, next_command(status, cell, seed=seed, swaps=swaps, mutant=mutant))
 

@@ -95,6 +95,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ("run matrix --profile smoke -m x.toml", "exclude each other"),
         ("run matrix -m x.toml", "x.toml: No such file"),
         ("run matrix --swaps 0", "--swaps"),
+        ("run matrix --swaps 4001", "'--swaps': Input should be less than or equal to 4000"),
+        (f"run cell {CELL} --swaps 4001", "less than or equal to 4000"),
         ("run matrix --accel magic", "--accel"),
         ("run matrix --frob", "--frob"),
         ("run matrix --resume latest", "no run 'latest'"),
