@@ -11,12 +11,13 @@ import logging
 import shlex
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.deadline import Deadline
+from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError, GuestLost, LabError
-from lab.guest import Guest
+from lab.guest import ENDED, Guest
 from lab.untrusted import clean, from_json, one_line
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ STEP_S = 60.0  # one step, on the reference host
 SILENCE_S = 45.0  # longest silence of a step that reports progress
 SWAP_S = 3.0  # added to the deadline for every swap asked for
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
+ENDED_S = 2.0  # from the end of SSH to that of the serial line, where QEMU ends
 SWAPS_KEPT, ERRORS_KEPT = 8192, 64  # lines of a guest that says more are dropped
 
 
@@ -49,6 +51,7 @@ class Raw:
     data: dict[str, Any] = field(default_factory=lambda: {"swaps": [], "errors": []})
     dmesg: str = ""
     lost: str = ""  # the guest crashed or ended: why
+    crash: str = ""  # the same, where it is the mechanism's doing
     hung: str = ""  # no progress before a deadline: what was waited for
 
 
@@ -59,11 +62,21 @@ def execute(guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Ca
     whatever can still be read from the guest (dmesg) is.
     """
     raw = Raw()
+    begun: list[str] = []
+
+    def enter(name: str) -> None:
+        begun.append(name)
+        phase(name)
+
     try:
-        _steps(guest, plan, payload, raw, scale=scale, phase=phase)
+        _steps(guest, plan, payload, raw, scale=scale, phase=enter)
     except GuestLost as e:
-        raw.lost = e.message
         guest.console.settle(SPLAT_QUIET_S, Deadline.after(SPLAT_MAX_S))
+        with suppress(DeadlineError):
+            wait_until(lambda: bool(guest.lost), "word of why the guest is lost", Deadline.after(ENDED_S))
+        raw.lost = guest.lost or e.message
+        if raw.lost == ENDED and "swap" in begun:
+            raw.crash = f"{ENDED} once swaps had begun: the guest reset or shut down"
     except DeadlineError as e:
         raw.hung = e.message
     if not raw.lost and not raw.dmesg:
@@ -123,6 +136,8 @@ def _take(data: dict[str, Any], line: bytes) -> None:
         data["swap_total"] = value["swaps"]
     elif "error" in value:
         _keep(data["errors"], str(value["error"])[:300], ERRORS_KEPT)
+    elif "skip" in value:
+        data["skip"] = str(value["skip"])[:300]
     else:
         for key in ("load", "refusals", "stats", "down", "sections"):
             if key in value:

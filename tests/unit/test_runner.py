@@ -17,6 +17,7 @@ from lab.cellresult import CellResult
 from lab.errors import LabError
 from lab.results import RunFolder
 from lab.verdict import Status
+from lab.workload import Raw
 from lab.workshop import RunOptions
 
 CELL = Cell("x86_64", "trixie", "refcount", "mixed")
@@ -83,3 +84,23 @@ def test_an_interrupted_run_has_no_result(tmp_path: Path) -> None:
         run(tmp_path, LabError("lost"), abandoned=True)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, KeyboardInterrupt())
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "reason"),
+    [
+        (Raw(data={"skip": "no livepatch", "errors": ["hs-ctl: status 1 and no word"]}), Status.SKIP, "no livepatch"),
+        (Raw(crash="the guest reset", lost="QEMU ended"), Status.CRASH, "the guest reset"),
+        (Raw(lost="QEMU ended"), Status.ERROR, "QEMU ended"),
+        (Raw(hung="too slow", lost=""), Status.HANG, "too slow"),
+    ],
+)
+def test_what_a_guest_left_becomes_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Raw, status: Status, reason: str
+) -> None:
+    def left(attempt: Any) -> None:
+        attempt._raw = raw
+
+    monkeypatch.setattr(runner._Attempt, "run", left)
+    result = run(tmp_path, LabError("never raised"))
+    assert (result.status, result.reason) == (status, reason)

@@ -225,6 +225,33 @@ def test_tools_that_never_got_to_a_call_are_an_error() -> None:
     assert found.reason == "the guest's tools: insmod hs_core.ko: Exec format error"
 
 
+@pytest.mark.parametrize("what", ["no call completed", "no calls to be answered", "no end of hs-load"])
+def test_tools_that_saw_no_progress_are_a_hang(what: str) -> None:
+    def stuck(raw: dict[str, Any]) -> None:
+        raw.clear()
+        raw["errors"] = [f"{what} within 30000 ms", "hs-ctl: status 1 and no word"]
+
+    found = judge(stuck, infra="the guest was lost")
+    assert (found.status, found.reason) == (Status.HANG, f"the guest's tools: {what} within 30000 ms")
+    assert judge(lambda r: r.update(errors=[f"{what} within 1 ms"])).status is Status.HANG
+    assert judge(stuck, skip="no livepatch").status is Status.SKIP
+
+
+def test_no_progress_for_another_reason_is_no_hang() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw.clear()
+        raw["errors"] = ["/dev/hotswap: Permission denied", "no hs-load within 30000 ms"]
+
+    assert judge(change).reason == "the guest's tools: /dev/hotswap: Permission denied"
+
+
+def test_the_tools_still_say_no_progress_in_these_words() -> None:
+    tools = paths.kmod_dir() / "tools"
+    for name, words in (("common.c", "no %s within %u ms"), ("load.c", "no call completed within %u ms")):
+        assert f'die("{words}"' in (tools / name).read_text()
+        assert verdict._NO_PROGRESS.fullmatch(words.replace("%s", "x").replace("%u", "30000"))
+
+
 def test_nonsense_is_an_error() -> None:
     found = judge(lambda raw: raw.update(down={"leaks": 5}))
     assert found.status is Status.ERROR
