@@ -258,8 +258,8 @@ def _resumed(results: Path, run: str) -> tuple[list[Cell], int, int, str, bool, 
     kept = head["matrix"]
     try:
         cells = [Cell.parse(name) for name in kept["cells"]]
-        found = (cells, int(kept["swaps"]), int(head["seed"]), str(kept["build"]), bool(kept["cold"]), kept["mutant"])
-    except (KeyError, TypeError, ValueError) as e:
+        found = (cells, kept["swaps"], head["seed"], kept["build"], kept["cold"], kept["mutant"])
+    except KeyError as e:
         raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
     for cell in cells:
         select.check_cell(cell)

@@ -293,6 +293,38 @@ def test_report(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert capsys.readouterr().out.startswith(words)
 
 
+@pytest.mark.parametrize("line", ["report latest", "report latest --json", "run matrix --resume latest"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"host": []}, "host: Input should be a valid dictionary"),
+        ({"matrix": {"cells": [CELL, 5]}}, "matrix.cells.1: Input should be a valid string"),
+        ({"run": None}, "run: Input should be a valid string"),
+    ],
+)
+def test_a_damaged_run_is_one_line_and_exit_2(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], line: str, change: dict[str, Any], words: str
+) -> None:
+    cli.call(["run", "cell", CELL])
+    file = Path("results/latest/run.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    capsys.readouterr()
+    assert cli.call(line.split()) == 2
+    assert words in one_line(capsys)
+
+
+def test_a_run_without_its_order_can_be_reported_but_not_resumed(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.call(["run", "cell", CELL])
+    file = Path("results/latest/run.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "matrix": {"cells": [CELL]}}))
+    assert cli.call(["report", "latest"]) == 0
+    capsys.readouterr()
+    assert cli.call(["run", "matrix", "--resume", "latest"]) == 2
+    assert "cannot be resumed: its run.json lacks 'swaps'" in one_line(capsys)
+
+
 @pytest.mark.parametrize("what", ["arches", "kernels", "mechanisms", "loads", "hardware", "mutants", "cells"])
 def test_lists(host: FakeHost, capsys: pytest.CaptureFixture[str], what: str) -> None:
     assert cli.call(["list", what]) == 0
