@@ -104,6 +104,15 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ("run cell x86_64/trixie", "is not a cell"),
         ("run cell x86_64/trixie/refcount/mixed@no-pac", "hardware 'no-pac' is not for x86_64"),
         (f"run cell {CELL} --mutant none-such", "unknown mutant 'none-such'"),
+        (
+            "run cell x86_64/bookworm/reload/syscall --mutant early_unload",
+            "mutant 'early_unload' does not fit x86_64/bookworm/reload/syscall (it is for mechanism refcount",
+        ),
+        (
+            "run cell x86_64/bookworm/refcount/syscall --mutant swallow --dry-run",
+            "mutant 'swallow' does not fit x86_64/bookworm/refcount/syscall (it is for loads with the sources of irq",
+        ),
+        ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
         ("report nothing", "no run 'nothing'"),
         ("list cells --hardware no-nx", "is not for aarch64"),
@@ -185,6 +194,20 @@ def test_one_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.ran == [CELL]
     said = capsys.readouterr().out
     assert f"FAIL  {CELL}: because" in said and f"lab run cell {CELL}" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cell x86_64/trixie/refcount/mixed --mutant early_unload",
+        "cell x86_64/trixie/reload/mixed --mutant swallow",
+        "cell x86_64/trixie/reload/syscall --mutant leak",
+        "matrix --mechanism refcount --mutant blind",
+    ],
+)
+def test_a_mutant_runs_where_it_fits(host: FakeHost, line: str) -> None:
+    assert cli.call(["run", *line.split()]) == 0
+    assert host.asked.mutant == line.split()[-1]
 
 
 def test_dry_run_runs_nothing(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
