@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from lab import paths
+from lab.cell import Cell
 from lab.errors import UsageError
 
 
@@ -116,6 +117,18 @@ def mutant(name: str) -> Mutant:
     if name not in known:
         raise UsageError(f"unknown mutant '{name}'", hint=f"known: {', '.join(known) or 'none'}")
     return known[name]
+
+
+def check_fit(mutant: Mutant, cell: Cell) -> None:
+    """UsageError when a cell never uses what the mutant breaks: it would pass, and say nothing of the mutant."""
+    wants, has = LOADS[mutant.load], LOADS[cell.load]
+    if mutant.replaces == f"hs_{mutant.mechanism}" and cell.mechanism != mutant.mechanism:
+        only = f"mechanism {mutant.mechanism}"
+    elif mutant.replaces == "hs_load" and (wants.syscalls > has.syscalls or wants.interrupts > has.interrupts):
+        only = f"loads with the sources of {mutant.load}"
+    else:
+        return
+    raise UsageError(f"mutant '{mutant.name}' does not fit {cell.id}", hint=f"it is for {only}: lab list mutants")
 
 
 def _mutant(name: str, table: dict[str, object]) -> Mutant:

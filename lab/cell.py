@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab.errors import UsageError
 
 STANDARD = "standard"
+MAX_SWAPS = 4000  # of a cell: a caller tells 4096 versions apart (HS_VERSIONS), and refusals take a few
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,7 +37,8 @@ class CellResult:
     swaps: dict[str, int] | None = None
     swap_ns: dict[str, dict[str, int] | None] | None = None
     blackout_ns: int | None = None
-    blackout_exact: bool | None = None  # false: an upper bound, nothing as long was seen
+    blackout_exact: bool | None = None  # false: a lower bound if blackout_raw_ns is longer, else an upper one
+    blackout_raw_ns: int | None = None  # as seen, with the time in which a CPU stood still
     latency_ns: dict[str, dict[str, int] | None] | None = None
     irqs: dict[str, int] | None = None
     editions: dict[str, int] | None = None
@@ -87,6 +88,7 @@ def cell_result(
             "swap_ns": {step: _dict(spread) for step, spread in samples.swap_ns.items()},
             "blackout_ns": samples.blackout_ns,
             "blackout_exact": samples.blackout_exact,
+            "blackout_raw_ns": samples.blackout_raw_ns,
             "latency_ns": {phase: _dict(latency) for phase, latency in samples.latency_ns.items()},
             "irqs": {"raised": irqs.raised, "handled": irqs.handled, "lost": irqs.lost} if irqs else None,
             "editions": samples.editions,

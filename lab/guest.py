@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BOOT_S = 120.0  # on the reference host; scaled by the rack's measured speed
 RESTORE_S = 40.0
 READY = "lab: ready"
+ENDED = "QEMU ended by itself"
 EDU = "0x1234:0x11e8"
 PORT_TRIES = 5
 
@@ -243,7 +244,7 @@ def _console(
 
     def ended() -> None:
         if guests:
-            guests[0].give_up("QEMU ended by itself")
+            guests[0].give_up(ENDED)
 
     console = Console(rack.root / f"{name}.con", console_log, watch=see, ended=ended)
     try:

@@ -31,10 +31,12 @@ from lab.errors import BuildError, DeadlineError
 from lab.image import Image
 from lab.kmodtree import TOOLS, define_before_include, pack, source_files, unpack, unpack_sources
 from lab.ssh import Done
+from lab.untrusted import clean, one_line
 
 log = logging.getLogger(__name__)
 
 LOG, MANIFEST, STRIP = "build.log", "build.json", "strip"
+LOG_CAP, LINE_CAP = 8 << 20, 64 << 10  # bytes of a guest's build log, and of a line of it
 CORE = "hs_core.ko"
 GUEST_FOLDER = "/tmp/kmod"  # noqa: S108  in the guest, which has no other user
 FORMAT = "2"  # changes when the files of a build or the way to make them do
@@ -262,7 +264,7 @@ def _refused(log_file: Path) -> BuildError:
     """The first complaint in a build's log."""
     lines = log_file.read_text(errors="replace").splitlines()
     told = next((line for line in lines if re.search(r"\berror:|\bERROR:|\*\*\*|undefined reference", line)), "")
-    return BuildError(told.strip()[:300] or "make said no")
+    return BuildError(one_line(told) or "make said no")
 
 
 def _who(image: Image) -> str:
@@ -278,4 +280,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(stream: io.RawIOBase, line: bytes) -> None:
-    stream.write(line + b"\n")
+    """A line of what a guest's build says; one that says more than LOG_CAP loses the rest, not our disk."""
+    text = clean(line[:LINE_CAP]).encode() + b"\n"
+    if stream.tell() + len(text) <= LOG_CAP:
+        stream.write(text)

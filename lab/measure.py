@@ -6,10 +6,13 @@ a quantile is the upper edge of its bucket, at most 1/2^sub_bits too high and ne
 
 The blackout is the longest interval in which nobody completed a call: the longest intersection of all callers'
 gaps. A caller lists only the gaps from its floor on, so a common gap shorter than the highest floor may go unseen;
-then the floor is reported, as an upper bound, and `blackout_exact` is false.
+then the floor is reported, as an upper bound.
 
 A virtual CPU that its host does not run completes no calls either. The guest's witnesses (kmod/core/stall.c) say
-when that was, and the part of a gap in which any CPU stood still is not counted: it tells of the host, not of the swap.
+when that was, and the part of a gap in which any CPU stood still is not counted, so that rows compare mechanisms and
+not the host's other work. But a call may have been due in that part, and a mechanism may have kept interrupts off:
+what is left is a lower bound. `blackout_raw_ns` is the longest gap as it was seen. `blackout_exact` says that the two
+are the same; where it is false, the blackout is a lower bound if the gap as seen is longer, else an upper one.
 """
 
 from __future__ import annotations
@@ -97,6 +100,7 @@ class Samples:
     swap_ns: dict[str, Spread | None]
     blackout_ns: int | None
     blackout_exact: bool | None
+    blackout_raw_ns: int | None
     latency_ns: dict[str, Latency | None]
     irqs: Irqs | None
     editions: dict[str, int] | None  # name -> completed calls, the kernel's count
@@ -106,7 +110,7 @@ class Samples:
 def samples(raw: Mapping[str, Any]) -> Samples:
     """The samples of the tools' raw output; any part may be missing, then what depends on it is None."""
     log = runlog.read(raw)
-    blackout_ns, exact = _blackout(log)
+    blackout_ns, exact, raw_ns = _blackout(log)
     total = log.swap_total
     return Samples(
         log=log,
@@ -115,6 +119,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
         swap_ns={step: _spread(log, step) for step in STEPS},
         blackout_ns=blackout_ns,
         blackout_exact=exact,
+        blackout_raw_ns=raw_ns,
         latency_ns={phase: _latency(log, phase) for phase in PHASES},
         irqs=_irqs(log),
         editions=_editions(log),
@@ -205,11 +210,14 @@ def without(gaps: Iterable[tuple[int, int]], still: Sequence[tuple[int, int]]) -
     return lengths
 
 
-def _blackout(log: RunLog) -> tuple[int | None, bool | None]:
-    """(longest common gap that touches the swaps, whether it is exact); None where gaps were not recorded."""
+def _blackout(log: RunLog) -> tuple[int | None, bool | None, int | None]:
+    """(longest common gap that touches the swaps, less stalls; whether that is exact; the longest with stalls).
+
+    None where gaps were not recorded; the first two also where stalls left nothing.
+    """
     active = [caller for caller in callers(log) if caller.completed > 1]
     if log.load is None or not active or any(caller.gaps is None for caller in active):
-        return None, None
+        return None, None, None
     floor = max(caller.gap_floor_ns or 0 for caller in active)
     gaps = common_gaps([_gaps(caller, log.load.ended_ns) for caller in active])
     starts = [swap.start_ns for swap in log.swaps if swap.start_ns is not None]
@@ -217,10 +225,11 @@ def _blackout(log: RunLog) -> tuple[int | None, bool | None]:
     if starts and ends:
         gaps = [(start, end) for start, end in gaps if end >= min(starts) and start <= max(ends)]
     still = union([pair for cpu in log.stats.stalls for pair in cpu.stalls]) if log.stats else []
+    raw = max((end - start for start, end in gaps), default=0)
     longest = max(without(gaps, still), default=0)
-    if longest >= floor:
-        return (longest, True) if longest else (None, None)
-    return floor, False
+    if raw < floor:
+        return floor, False, raw or None
+    return (longest, longest == raw, raw) if longest else (None, None, raw or None)
 
 
 def _gaps(caller: Caller, ended_ns: int) -> list[tuple[int, int]]:

@@ -32,8 +32,8 @@ class Finding:
     detail: str
 
 
-def findings(samples: Samples, events: Events | None, cell: Cell) -> list[Finding]:
-    """Ask every oracle."""
+def findings(samples: Samples, events: Events | None, cell: Cell, *, swaps: int | None = None) -> list[Finding]:
+    """Ask every oracle; `swaps` is how many the lab asked for, None where only the guest can tell."""
     return [
         conservation(samples),
         results(samples),
@@ -42,7 +42,7 @@ def findings(samples: Samples, events: Events | None, cell: Cell) -> list[Findin
         log_clean(events, cell),
         refusals(samples),
         promise(samples, cell),
-        progress(samples, cell),
+        progress(samples, cell, swaps=swaps),
     ]
 
 
@@ -54,6 +54,10 @@ def conservation(samples: Samples) -> Finding:
     for check in (_callers_add_up, _threads_match_kernel, _editions_add_up, _versions_match):
         if wrong := check(samples, log.stats):
             return Finding(Oracle.CONSERVATION, False, wrong)
+    if lost := sum(caller.versions_lost for caller in measure.callers(log)):
+        return Finding(
+            Oracle.CONSERVATION, None, f"not judged: {lost:,} calls of more versions than a caller's list holds"
+        )
     calls = samples.calls
     assert calls is not None
     return Finding(
@@ -298,36 +302,35 @@ def _cutting(samples: Samples, stats: Stats, cell: Cell) -> str:
     return ""
 
 
-def progress(samples: Samples, cell: Cell) -> Finding:
+def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:
     """Oracle 8: calls of every kind the load asks for, and every swap asked for, really happened."""
     log, load = samples.log, catalogue.LOADS[cell.load]
     checks: tuple[Callable[[], str], ...] = (
         lambda: f"the guest's tools: {log.errors[0]}" if log.errors else "",
-        lambda: _swaps_done(samples),
+        lambda: _swaps_done(samples, swaps),
         lambda: _calls_made(samples, syscalls=load.syscalls, irqs=load.interrupts),
     )
     for check in checks:
         if wrong := check():
             return Finding(Oracle.PROGRESS, False, wrong)
-    swaps, calls = samples.swaps, samples.calls
-    if swaps is None or calls is None:
+    total, calls = samples.swaps, samples.calls
+    if total is None or calls is None:
         return _not_judged(Oracle.PROGRESS, samples, "load", "stats", "swap_total")
-    return Finding(Oracle.PROGRESS, True, f"{swaps.done:,} swaps under {calls.issued:,} calls")
+    return Finding(Oracle.PROGRESS, True, f"{total.done:,} swaps under {calls.issued:,} calls")
 
 
-def _swaps_done(samples: Samples) -> str:
+def _swaps_done(samples: Samples, asked: int | None) -> str:
     swaps = samples.swaps
     if swaps is None:
         return ""
+    asked = swaps.requested if asked is None else asked  # the guest's own word, where there is no better
     bad = next((swap for swap in samples.log.swaps if swap.error), None)
     why = one_line(f" (swap {bad.swap}: {bad.step}: {bad.error})") if bad else ""
     why = f" {why}" if why else ""
     if swaps.done == 0:
-        return f"no swap of {swaps.requested:,} was done{why}"
-    if swaps.done < swaps.requested:
-        return (
-            f"{swaps.done:,} of {swaps.requested:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed{why}"
-        )
+        return f"no swap of {asked:,} was done{why}"
+    if swaps.done != asked:
+        return f"{swaps.done:,} of {asked:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed{why}"
     if swaps.failed:
         return f"{swaps.failed:,} swaps failed"
     return ""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lab.cell import STANDARD
+from lab.cell import MAX_SWAPS, STANDARD
 from lab.errors import UsageError
 
 PROFILES = Path(__file__).parent / "matrices"
@@ -38,7 +38,7 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     summary: str = ""
-    swaps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    swaps: Annotated[int, Field(ge=1, le=MAX_SWAPS)] = 20
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     matrix: Annotated[list[Block], Field(min_length=1)]
 

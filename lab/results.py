@@ -18,12 +18,15 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab import paths
-from lab.cell import Cell
+from lab.cell import MAX_SWAPS, Cell
 from lab.cellresult import CellResult, cell_result
 from lab.errors import HostError, LabError, UsageError
+from lab.untrusted import one_line
 from lab.verdict import Status
 
 __all__ = ["CellResult", "RunFolder", "cell_result", "locate", "read_run", "runs", "stored"]
@@ -31,6 +34,32 @@ __all__ = ["CellResult", "RunFolder", "cell_result", "locate", "read_run", "runs
 SCHEMA = 1
 LATEST = "latest"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+class _Matrix(BaseModel):
+    """What run.json keeps of the order; what a resumed run needs besides its cells may be missing."""
+
+    model_config = ConfigDict(strict=True)
+
+    cells: list[str]
+    swaps: Annotated[int, Field(ge=1, le=MAX_SWAPS)] = 1
+    build: Literal["guest", "host"] = "guest"
+    cold: bool = False
+    mutant: str | None = None
+
+
+class _Head(BaseModel):
+    """run.json as far as the lab reads it; each finished cell is read from its own file."""
+
+    model_config = ConfigDict(strict=True)
+
+    run: str
+    started: str
+    duration_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    finished: bool = False
+    seed: Annotated[int, Field(ge=0)]
+    host: dict[str, Any]
+    matrix: _Matrix
 
 
 class RunFolder:
@@ -186,15 +215,23 @@ def _age(name: str) -> tuple[str, int]:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """A run's run.json; UsageError when it is broken."""
+    """A run's run.json; UsageError when it is broken, so that nobody who reads it has to check again."""
     try:
         head = json.loads((path / "run.json").read_text())
-        if head["schema"] != SCHEMA:
-            raise UsageError(f"{path}/run.json has schema {head['schema']}, this lab reads {SCHEMA}")
-        head["matrix"]["cells"], head["seed"], head["host"]  # noqa: B018 - KeyError when absent
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UsageError(f"{path}/run.json cannot be read: {e}", hint="name another run: ls results") from e
+        if isinstance(head, dict) and head.get("schema") != SCHEMA:
+            raise UsageError(f"{path}/run.json has schema {head.get('schema')!r}, this lab reads {SCHEMA}")
+        _Head.model_validate(head)
+    except (OSError, ValueError, RecursionError) as e:
+        raise UsageError(f"{path}/run.json cannot be read: {_fault(e)}", hint="name another run: ls results") from e
     return dict(head)
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a run.json, in one line."""
+    if not isinstance(error, ValidationError):
+        return one_line(str(error))
+    first = error.errors(include_url=False, include_input=False)[0]
+    return one_line(f"{'.'.join(str(step) for step in first['loc']) or 'all of it'}: {first['msg']}")
 
 
 def stored(path: Path) -> list[CellResult]:

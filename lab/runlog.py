@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lab.untrusted import one_line
+from lab.untrusted import one_line, words
 
 MAX_BUCKET = 64 << 8  # of a histogram with at most 8 sub-bits
 MAX_ITEMS = 1 << 17  # of any list
 
 Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 64) - 1)]
 Signed = Annotated[int, Field(strict=True, ge=-(1 << 63), le=(1 << 63) - 1)]
-Word = Annotated[str, Field(max_length=200)]
+Word = Annotated[str, Field(max_length=200), AfterValidator(words)]  # on one line, safe to show
 Pairs = Annotated[list[tuple[Count, Count]], Field(max_length=MAX_ITEMS)]
 Buckets = Annotated[
     list[tuple[Annotated[int, Field(strict=True, ge=0, lt=MAX_BUCKET)], Count]], Field(max_length=MAX_BUCKET)

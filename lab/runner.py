@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import time
@@ -14,7 +15,10 @@ from lab.cell import Cell
 from lab.errors import LabError
 from lab.guest import Machine
 from lab.results import CellResult, RunFolder, cell_result
+from lab.untrusted import one_line
 from lab.workshop import Observer, RunOptions, Workshop
+
+log = logging.getLogger(__name__)
 
 THREADS_PER_VCPU = 2
 
@@ -26,24 +30,36 @@ class Abandoned(LabError):
 def run_cell(cell: Cell, workshop: Workshop, folder: RunFolder, observer: Observer) -> CellResult:
     """Run one cell in a guest of its own and judge it.
 
-    Everything that can go wrong becomes the result, but for an interrupted run (Abandoned). The
-    cell's folder then holds console.log, dmesg.log, build.log, domain.xml, samples.json and repro.
+    Everything that can go wrong becomes the result, a bug of ours included: other cells go on. Only
+    an interrupted run has none (Abandoned). The cell's folder then holds console.log, dmesg.log,
+    build.log, domain.xml, samples.json and repro.
     """
     attempt = _Attempt(cell, workshop, folder.cell_folder(cell), observer)
     infra = ""
     try:
         attempt.run()
-    except LabError as e:
-        infra = e.message
-    except OSError as e:
-        infra = f"{e.strerror or e}: {e.filename or folder.path}"
+    except Exception as e:
+        infra = _told(cell, e, folder.path)
     if workshop.abandoned:
         raise Abandoned("the run was interrupted")
-    return attempt.judge(infra)
+    try:
+        return attempt.judge(infra)
+    except Exception as e:
+        return failed_before_start(cell, LabError(_told(cell, e, folder.path)), workshop.options)
+
+
+def _told(cell: Cell, error: Exception, folder: Path) -> str:
+    """What went wrong, in one line; how it came about is in lab.log."""
+    log.debug("%s", cell.id, exc_info=error)
+    if isinstance(error, LabError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or folder}"
+    return one_line(f"internal error: {type(error).__name__}: {error}")
 
 
 def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> CellResult:
-    """The result of a cell whose image, warm state or modules could not be made."""
+    """The result of a cell whose image, warm state or modules could not be made, or that nobody could judge."""
     judged = verdict.judge(None, None, cell=cell, infra=error.message)
     return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
 
@@ -104,7 +120,9 @@ class _Attempt:
             samples,
             events,
             cell=self.cell,
+            crash=raw.crash or None,
             hang=raw.hung or None,
+            skip=one_line(str(raw.data.get("skip", ""))) or None,
             infra=infra or raw.lost or None,
             seed=options.seed,
             swaps=options.swaps,

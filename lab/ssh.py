@@ -23,7 +23,8 @@ from lab.untrusted import one_line
 log = logging.getLogger(__name__)
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
-OUTPUT_CAP = 64 << 20  # bytes of one command's stdout that are kept; the rest is read and dropped
+OUTPUT_CAP = 64 << 20  # bytes of one command's stdout that are kept or handed on
+LINE_CAP = 16 << 20  # of one line handed on; the tools print all figures of a run in one
 _TURN_S = 0.25  # how often a silent command looks at its deadline
 
 
@@ -103,7 +104,7 @@ class Connection:
                 transport.auth_publickey("root", client_key)
                 return cls(transport, host_key)
             except (OSError, EOFError, paramiko.SSHException) as e:
-                reason = str(e) or type(e).__name__
+                reason = one_line(str(e)) or type(e).__name__  # may quote the guest's greeting
                 if transport is not None:
                     transport.close()
                 # The port is there from the start, the server behind it is not: try again soon.
@@ -127,9 +128,10 @@ class Connection:
     ) -> Done:
         """Run a shell command to its end.
 
-        `on_line` is called with each line of stdout as it arrives. With `progress_s`, silence of
-        that many seconds is as fatal as the deadline. Raises DeadlineError, or GuestLost when the
-        connection ends first.
+        `on_line` is called with each line of stdout as it arrives; more than OUTPUT_CAP of them is
+        GuestLost, while without it the rest is dropped. With `progress_s`, silence of that many
+        seconds is as fatal as the deadline. Raises DeadlineError, or GuestLost when the connection
+        ends first.
         """
         log.debug("ssh + %s", command[:2000])
         try:
@@ -156,36 +158,29 @@ class Connection:
         on_line: Callable[[bytes], None] | None,
         progress_s: float | None,
     ) -> Done:
-        out, err, line = bytearray(), bytearray(), bytearray()
+        out, err = bytearray(), bytearray()
+        lines = _Lines(on_line, command) if on_line is not None else None
         last = time.monotonic()
         while True:
             try:
                 data = channel.recv(1 << 16)
             except TimeoutError:
-                silent = time.monotonic() - last
-                if deadline.passed() or (progress_s is not None and silent > progress_s):
-                    raise DeadlineError(
-                        f"'{one_line(command, 80)}' did not end within {deadline.total_s:.0f} s"
-                        if deadline.passed()
-                        else f"'{one_line(command, 80)}' said nothing for {silent:.0f} s"
-                    ) from None
                 data = None
-            while channel.recv_stderr_ready():
-                err += channel.recv_stderr(1 << 16)[: max(0, OUTPUT_CAP - len(err))]
-            if data is None:
-                continue
-            if not data:
+            if data == b"":
                 break
-            last = time.monotonic()
-            out += data[: max(0, OUTPUT_CAP - len(out))]
-            if on_line is not None:
-                *lines, rest = (bytes(line) + data).split(b"\n")
-                line = bytearray(rest[: 1 << 20])
-                for each in lines:
-                    on_line(each)
-        channel.settimeout(max(0.5, min(5.0, deadline.remaining_s())))
+            # On every turn: a guest that never falls silent must not outlast its deadline either.
+            _check(command, deadline, time.monotonic() - last if data is None else 0.0, progress_s)
+            while channel.recv_stderr_ready() and not deadline.passed():
+                err += channel.recv_stderr(1 << 16)[: max(0, OUTPUT_CAP - len(err))]
+            if data is not None:
+                last = time.monotonic()
+                out += data[: max(0, OUTPUT_CAP - len(out))]
+                if lines is not None:
+                    lines.feed(data)
+        over = Deadline.after(max(0.5, min(5.0, deadline.remaining_s())))
+        channel.settimeout(over.total_s)
         try:
-            while chunk := channel.recv_stderr(1 << 16):
+            while not over.passed() and (chunk := channel.recv_stderr(1 << 16)):
                 err += chunk[: max(0, OUTPUT_CAP - len(err))]
         except TimeoutError:
             pass
@@ -197,8 +192,41 @@ class Connection:
         return Done(status=status, stdout=bytes(out), stderr=bytes(err))
 
     def _reason(self, error: BaseException | None) -> str:
-        return self._lost or f"the SSH connection ended: {error or 'closed by the guest'}"
+        return self._lost or one_line(f"the SSH connection ended: {error or 'closed by the guest'}")
 
     def close(self) -> None:
         """Close the connection; harmless when it is closed already."""
         self._transport.close()
+
+
+class _Lines:
+    """Cuts a stream into lines and hands each on, up to OUTPUT_CAP bytes in all."""
+
+    def __init__(self, on_line: Callable[[bytes], None], command: str) -> None:
+        self._on_line = on_line
+        self._command = command
+        self._line = bytearray()
+        self._seen = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived. GuestLost past the cap: no honest tool prints so much."""
+        self._seen += len(data)
+        if self._seen > OUTPUT_CAP:
+            raise GuestLost(f"'{one_line(self._command, 80)}' printed more than {OUTPUT_CAP >> 20} MiB")
+        *ended, rest = data.split(b"\n")
+        for piece in ended:
+            self._keep(piece)
+            self._on_line(bytes(self._line))
+            self._line.clear()
+        self._keep(rest)
+
+    def _keep(self, piece: bytes) -> None:
+        self._line += piece[: max(0, LINE_CAP - len(self._line))]
+
+
+def _check(command: str, deadline: Deadline, silent_s: float, progress_s: float | None) -> None:
+    """DeadlineError when time is up, or nothing was said for too long."""
+    if deadline.passed():
+        raise DeadlineError(f"'{one_line(command, 80)}' did not end within {deadline.total_s:.0f} s")
+    if progress_s is not None and silent_s > progress_s:
+        raise DeadlineError(f"'{one_line(command, 80)}' said nothing for {silent_s:.0f} s")

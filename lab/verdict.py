@@ -3,8 +3,9 @@
 
 Precedence, the first that holds:
 
-1. CRASH: the guest crashed, or its log has a splat. Nothing measured in such a kernel is worth more than that.
-2. HANG: no progress before the deadline.
+1. CRASH: the guest crashed, its log has a splat, or it reset or shut down once swaps had begun. Nothing measured in
+   such a kernel is worth more than that.
+2. HANG: no progress before the deadline, as the lab saw it, or the guest's own tools where the cell was not skipped.
 3. SKIP: the kernel or host cannot.
 4. ERROR: the infrastructure failed, so the figures say nothing of the product.
 5. FAIL: an oracle was violated, although other figures may be missing: what is proven stays proven.
@@ -14,6 +15,7 @@ Precedence, the first that holds:
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +25,9 @@ from lab.cell import Cell
 from lab.dmesg import Events
 from lab.measure import Samples
 from lab.oracles import Finding
+
+# What the tools say when nothing moved (kmod/tools: wait_until() in common.c, beat_until_stop() in load.c).
+_NO_PROGRESS = re.compile(r"no .+ within \d+ ms")
 
 
 class Status(StrEnum):
@@ -65,7 +70,7 @@ def judge(
     mutant: str | None = None,
 ) -> Verdict:
     """The verdict of one cell; `crash`, `hang`, `infra` and `skip` are what the runner saw, as one line each."""
-    found = oracles.findings(samples, events, cell) if samples else []
+    found = oracles.findings(samples, events, cell, swaps=swaps) if samples else []
     status, reason = _status(samples, events, found, crash=crash, hang=hang, infra=infra, skip=skip)
     return Verdict(status, reason, found, next_command(status, cell, seed=seed, swaps=swaps, mutant=mutant))
 
@@ -98,7 +103,8 @@ def _status(
     splat = events.worst if events else None
     if splat or crash:
         return Status.CRASH, splat.decisive if splat else crash or ""
-    for status, told in ((Status.HANG, hang), (Status.SKIP, skip), (Status.ERROR, infra)):
+    stuck = _no_progress(samples)
+    for status, told in ((Status.HANG, hang), (Status.SKIP, skip), (Status.HANG, stuck), (Status.ERROR, infra)):
         if told:
             return status, told
     if samples is None:
@@ -118,6 +124,12 @@ def _status(
         if finding.ok is None:
             return Status.ERROR, f"oracle {finding.oracle.value} {finding.detail}"
     return Status.PASS, _summary(samples)
+
+
+def _no_progress(samples: Samples | None) -> str:
+    """The tools' word that nothing moved, where that was their first complaint: else it only follows from another."""
+    first = samples.log.errors[0] if samples and samples.log.errors else ""
+    return f"the guest's tools: {first}" if _NO_PROGRESS.fullmatch(first) else ""
 
 
 def _summary(samples: Samples) -> str:

@@ -7,19 +7,19 @@ before a crash stays in `Raw`, so a lost guest still leaves its evidence.
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab import catalogue
-from lab.deadline import Deadline
+from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError, GuestLost, LabError
-from lab.guest import Guest
-from lab.untrusted import clean, one_line
+from lab.guest import ENDED, Guest
+from lab.untrusted import clean, from_json, one_line
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ FOLDER = "/run/lab"
 STEP_S = 60.0  # one step, on the reference host
 SILENCE_S = 45.0  # longest silence of a step that reports progress
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
+ENDED_S = 2.0  # from the end of SSH to that of the serial line, where QEMU ends
+SWAPS_KEPT, ERRORS_KEPT = 8192, 64  # lines of a guest that says more are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Raw:
     data: dict[str, Any] = field(default_factory=lambda: {"swaps": [], "errors": []})
     dmesg: str = ""
     lost: str = ""  # the guest crashed or ended: why
+    crash: str = ""  # the same, where it is the mechanism's doing
     hung: str = ""  # no progress before a deadline: what was waited for
 
 
@@ -59,11 +62,21 @@ def execute(guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Ca
     whatever can still be read from the guest (dmesg) is.
     """
     raw = Raw()
+    begun: list[str] = []
+
+    def enter(name: str) -> None:
+        begun.append(name)
+        phase(name)
+
     try:
-        _steps(guest, plan, payload, raw, scale=scale, phase=phase)
+        _steps(guest, plan, payload, raw, scale=scale, phase=enter)
     except GuestLost as e:
-        raw.lost = e.message
         guest.console.settle(SPLAT_QUIET_S, Deadline.after(SPLAT_MAX_S))
+        with suppress(DeadlineError):
+            wait_until(lambda: bool(guest.lost), "word of why the guest is lost", Deadline.after(ENDED_S))
+        raw.lost = guest.lost or e.message
+        if raw.lost == ENDED and "swap" in begun:
+            raw.crash = f"{ENDED} once swaps had begun: the guest reset or shut down"
     except DeadlineError as e:
         raw.hung = e.message
     if not raw.lost and not raw.dmesg:
@@ -95,7 +108,7 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
     mutant = f" --mutant {shlex.quote(plan.mutant)}" if plan.mutant else ""
     common = f"--load {plan.load} --seed {plan.seed}"
-    if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0:
+    if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0 or "skip" in raw.data:
         return
     total_s = STEP_S + catalogue.LOADS[plan.load].swap_s * plan.swaps
     with _Background(lambda: step(f"hs-load {common} --threads {plan.threads}", seconds=total_s + STEP_S)):
@@ -112,21 +125,28 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
 def _take(data: dict[str, Any], line: bytes) -> None:
     """File one JSON line of a tool; anything else a hostile guest prints is dropped."""
     try:
-        value = json.loads(clean(line))
+        value = from_json(line)
     except ValueError:
         return
     if not isinstance(value, dict):
         return
     if "swap" in value:
-        data["swaps"].append(value)
+        _keep(data["swaps"], value, SWAPS_KEPT)
     elif "swaps" in value:
         data["swap_total"] = value["swaps"]
     elif "error" in value:
-        data["errors"].append(str(value["error"])[:300])
+        _keep(data["errors"], str(value["error"])[:300], ERRORS_KEPT)
+    elif "skip" in value:
+        data["skip"] = str(value["skip"])[:300]
     else:
         for key in ("load", "refusals", "stats", "down", "sections"):
             if key in value:
                 data[key] = value[key]
+
+
+def _keep(kept: list[Any], one: object, limit: int) -> None:
+    if len(kept) < limit:
+        kept.append(one)
 
 
 def _dmesg(guest: Guest, deadline: Deadline) -> str:

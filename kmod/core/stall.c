@@ -5,10 +5,12 @@
  * Purpose: tell a blackout that a swap made from one that the host made. A virtual CPU that its host does not run
  * completes no calls either, and on a busy host such pauses are longer than the gaps we look for. So while the
  * sources run, each CPU has a witness: a timer pinned to it that fires every millisecond in hard-interrupt context and
- * calls nobody. Where the witness is late, its CPU did not run (or had interrupts off): that interval is a stall.
+ * calls nobody. Where the witness is late, its CPU did not run or had interrupts off: that interval is a stall.
  *
- * A code path that keeps preemption off does not delay a hard interrupt, so what a mechanism does to its callers is
- * never mistaken for a stall.
+ * A code path that only keeps preemption off does not delay a hard interrupt, so it is never mistaken for a stall. One
+ * that keeps interrupts off for longer than HS_STALL_NS, as stop_machine() does on every CPU, makes the witness late
+ * too, and that time is excluded as well although the mechanism caused it. From here the two look the same, so the
+ * reports tell the gap as it was seen beside the one without stalls.
  */
 
 #include <linux/cpumask.h>

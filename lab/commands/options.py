@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from lab.cell import MAX_SWAPS
+
 RESULTS = Path("results")
 
 
@@ -38,7 +40,9 @@ MatrixFile = Annotated[Path | None, typer.Option("--matrix", "-m", metavar="FILE
 ProfileName = Annotated[
     str | None, typer.Option("--profile", metavar="NAME", help="A matrix of the lab's: smoke, default or nightly.")
 ]
-SwapCount = Annotated[int | None, typer.Option("--swaps", min=1, help="Swaps per cell.", show_default="the matrix's")]
+SwapCount = Annotated[
+    int | None, typer.Option("--swaps", min=1, max=MAX_SWAPS, help="Swaps per cell.", show_default="the matrix's")
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=1, max=(1 << 63) - 1, help="Repeat a run's choices.", show_default="random")
 ]

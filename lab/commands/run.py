@@ -100,7 +100,7 @@ def run_matrix(
         build=build_at,
         connect=connect,
         cold=cold,
-        mutant=_mutant(mutant),
+        mutant=_mutant(mutant, cells),
         results=results,
         resume=resume,
         dry_run=dry_run,
@@ -143,7 +143,7 @@ def run_cell(
         build=build.value,
         connect=connect,
         cold=cold,
-        mutant=_mutant(mutant),
+        mutant=_mutant(mutant, [cell]),
         results=results,
         dry_run=dry_run,
         json=as_json,
@@ -258,20 +258,24 @@ def _resumed(results: Path, run: str) -> tuple[list[Cell], int, int, str, bool, 
     kept = head["matrix"]
     try:
         cells = [Cell.parse(name) for name in kept["cells"]]
-        found = (cells, int(kept["swaps"]), int(head["seed"]), str(kept["build"]), bool(kept["cold"]), kept["mutant"])
-    except (KeyError, TypeError, ValueError) as e:
+        found = (cells, kept["swaps"], head["seed"], kept["build"], kept["cold"], kept["mutant"])
+    except KeyError as e:
         raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
     for cell in cells:
         select.check_cell(cell)
     return found
 
 
-def _mutant(name: str | None) -> str:
+def _mutant(name: str | None, cells: Sequence[Cell]) -> str:
+    """The mutant's name; UsageError when it is unknown, or breaks what one of the cells does not use."""
     if not name:
         return ""
     from lab import catalogue
 
-    return catalogue.mutant(name).name
+    mutant = catalogue.mutant(name)
+    for cell in cells:
+        catalogue.check_fit(mutant, cell)
+    return mutant.name
 
 
 def _seed() -> int:

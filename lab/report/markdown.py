@@ -39,12 +39,12 @@ def _facts(head: Mapping[str, Any], done: int) -> list[str]:
 
 def _table(results: Sequence[CellResult]) -> list[str]:
     rows = [
-        "| cell | verdict | s | calls | failed | swaps | blackout | drain p50 | interrupts |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| cell | verdict | s | calls | failed | swaps | blackout | gap as seen | drain p50 | interrupts |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for result in results:
         row = figures(result)
-        cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.drain, row.irqs)
+        cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.gap, row.drain, row.irqs)
         rows.append(f"| {_code(result.id)} | {result.status.value} | {' | '.join(cells)} |")
     return [*rows, ""]
 

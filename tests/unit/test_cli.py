@@ -95,6 +95,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ("run matrix --profile smoke -m x.toml", "exclude each other"),
         ("run matrix -m x.toml", "x.toml: No such file"),
         ("run matrix --swaps 0", "--swaps"),
+        ("run matrix --swaps 4001", "'--swaps': Input should be less than or equal to 4000"),
+        (f"run cell {CELL} --swaps 4001", "less than or equal to 4000"),
         ("run matrix --accel magic", "--accel"),
         ("run matrix --frob", "--frob"),
         ("run matrix --resume latest", "no run 'latest'"),
@@ -102,6 +104,15 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ("run cell x86_64/trixie", "is not a cell"),
         ("run cell x86_64/trixie/refcount/mixed@no-pac", "hardware 'no-pac' is not for x86_64"),
         (f"run cell {CELL} --mutant none-such", "unknown mutant 'none-such'"),
+        (
+            "run cell x86_64/bookworm/reload/syscall --mutant early_unload",
+            "mutant 'early_unload' does not fit x86_64/bookworm/reload/syscall (it is for mechanism refcount",
+        ),
+        (
+            "run cell x86_64/bookworm/refcount/syscall --mutant swallow --dry-run",
+            "mutant 'swallow' does not fit x86_64/bookworm/refcount/syscall (it is for loads with the sources of irq",
+        ),
+        ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
         ("report nothing", "no run 'nothing'"),
         ("list cells --hardware no-nx", "is not for aarch64"),
@@ -183,6 +194,20 @@ def test_one_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.ran == [CELL]
     said = capsys.readouterr().out
     assert f"FAIL  {CELL}: because" in said and f"lab run cell {CELL}" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cell x86_64/trixie/refcount/mixed --mutant early_unload",
+        "cell x86_64/trixie/reload/mixed --mutant swallow",
+        "cell x86_64/trixie/reload/syscall --mutant leak",
+        "matrix --mechanism refcount --mutant blind",
+    ],
+)
+def test_a_mutant_runs_where_it_fits(host: FakeHost, line: str) -> None:
+    assert cli.call(["run", *line.split()]) == 0
+    assert host.asked.mutant == line.split()[-1]
 
 
 def test_dry_run_runs_nothing(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -289,6 +314,38 @@ def test_report(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Pa
     for form, words in (("md", "# Run "), ("junit", "<?xml"), ("ktap", "KTAP version 1")):
         assert cli.call(["report", "--format", form]) == 0
         assert capsys.readouterr().out.startswith(words)
+
+
+@pytest.mark.parametrize("line", ["report latest", "report latest --json", "run matrix --resume latest"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"host": []}, "host: Input should be a valid dictionary"),
+        ({"matrix": {"cells": [CELL, 5]}}, "matrix.cells.1: Input should be a valid string"),
+        ({"run": None}, "run: Input should be a valid string"),
+    ],
+)
+def test_a_damaged_run_is_one_line_and_exit_2(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], line: str, change: dict[str, Any], words: str
+) -> None:
+    cli.call(["run", "cell", CELL])
+    file = Path("results/latest/run.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    capsys.readouterr()
+    assert cli.call(line.split()) == 2
+    assert words in one_line(capsys)
+
+
+def test_a_run_without_its_order_can_be_reported_but_not_resumed(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.call(["run", "cell", CELL])
+    file = Path("results/latest/run.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "matrix": {"cells": [CELL]}}))
+    assert cli.call(["report", "latest"]) == 0
+    capsys.readouterr()
+    assert cli.call(["run", "matrix", "--resume", "latest"]) == 2
+    assert "cannot be resumed: its run.json lacks 'swaps'" in one_line(capsys)
 
 
 @pytest.mark.parametrize("what", ["arches", "kernels", "mechanisms", "loads", "hardware", "mutants", "cells"])

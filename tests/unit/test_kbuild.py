@@ -84,6 +84,7 @@ class FakeGuest:
         self.commands: list[str] = []
         self.sent: list[str] = []
         self.fails: Exception | None = None
+        self.repeats = 1
 
     def run(
         self,
@@ -95,7 +96,8 @@ class FakeGuest:
     ) -> Done:
         self.commands.append(command)
         if on_line is not None:
-            on_line(self.says)
+            for _ in range(self.repeats):
+                on_line(self.says)
         if self.fails is not None:
             raise self.fails
         return Done(status=self.status, stdout=self.says + b"\n", stderr=b"")
@@ -141,6 +143,22 @@ def test_a_build_is_made_once_and_then_found(image: Image, sources: Path, good: 
     again = FakeGuest({})
     assert build(again, image, sources).where == "cache"
     assert again.commands == []
+
+
+def test_a_guest_that_prints_without_end_does_not_fill_our_disk(
+    image: Image, sources: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kbuild, "LOG_CAP", 2000)
+    guest = FakeGuest(good, says=b"\x1b[31mCC " + b"x" * 700)
+    guest.repeats = 9
+    said = (build(guest, image, sources).folder / "build.log").read_bytes()
+    assert 1000 < len(said) <= 2000 and said.endswith(b"x\n") and b"\x1b" not in said
+
+
+def test_a_complaint_of_a_guests_compiler_moves_no_cursor(image: Image, sources: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        build(FakeGuest({}, says=b"core/main.c: error: \x1b[2J\x1b]0;owned\x07no", status=2), image, sources)
+    assert "error: no" in caught.value.message and "\x1b" not in caught.value.message
 
 
 def test_a_guest_gets_no_debug_information_and_gdb_does(image: Image, sources: Path, good: dict[str, bytes]) -> None:

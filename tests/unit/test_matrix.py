@@ -136,6 +136,7 @@ def test_a_single_cell_is_checked_too() -> None:
         (GOOD.replace("kernel", "kernels"), ":4: kernel", "is missing"),
         (GOOD + 'kernels = ["x"]\n', ":9: kernels", "unknown key"),
         (GOOD + "\n[[matrix]]\n" + GOOD.split("[[matrix]]\n")[1] + "swaps = 3\n", ":15: swaps", "unknown key"),
+        (GOOD.replace("swaps = 7", "swaps = 4001"), ":2: swaps", "less than or equal to 4000"),
         (GOOD.replace("swaps = 7", "swaps = 0"), ":2: swaps", "greater than or equal to 1"),
         (GOOD.replace("swaps = 7", 'swaps = "7"'), ":2: swaps", "valid integer"),
         (GOOD.replace('load = ["irq"]', 'load = "irq"'), ":8: load", "valid list"),

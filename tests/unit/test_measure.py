@@ -79,7 +79,7 @@ def test_blackout_is_the_longest_common_gap_that_touches_the_swaps(raw: dict[str
 
 def test_time_in_which_a_cpu_stood_still_is_no_blackout(raw: dict[str, Any]) -> None:
     whole = measure.samples(raw).blackout_ns
-    assert whole is not None
+    assert whole is not None and measure.samples(raw).blackout_raw_ns == whole
     (start, end) = next(
         gap for gap in measure.common_gaps([c.gaps or [] for c in measure.callers(measure.samples(raw).log)])
         if gap[1] - gap[0] == whole
@@ -88,7 +88,32 @@ def test_time_in_which_a_cpu_stood_still_is_no_blackout(raw: dict[str, Any]) -> 
         {"cpu": 0, "floor_ns": 1, "stalls": [[start - 50, start + 100]]},
         {"cpu": 1, "floor_ns": 1, "stalls": [[start + 50, start + 200], [end + 1, end + 9]]},
     ]
-    assert measure.samples(raw).blackout_ns == whole - 200
+    less = measure.samples(raw)
+    # the mechanism may have had a part in what was taken off: a lower bound, with the gap as seen beside it
+    assert (less.blackout_ns, less.blackout_exact, less.blackout_raw_ns) == (whole - 200, False, whole)
+
+
+def stand_still(raw: dict[str, Any], *intervals: tuple[int, int]) -> None:
+    raw["stats"]["stalls"] = [{"cpu": 0, "floor_ns": 1, "stalls": [list(pair) for pair in intervals]}]
+
+
+def test_a_gap_cut_below_the_floor_is_no_upper_bound(raw: dict[str, Any]) -> None:
+    raw["load"]["threads"][0]["gap_floor_ns"] = 4500
+    stand_still(raw, (3_004_000, 3_006_000))  # of 3004000..3009000
+    samples = measure.samples(raw)
+    assert (samples.blackout_ns, samples.blackout_exact, samples.blackout_raw_ns) == (3000, False, 5000)
+
+
+def test_a_shorter_gap_is_a_lower_bound_where_a_longer_one_was_cut(raw: dict[str, Any]) -> None:
+    stand_still(raw, (3_004_000, 3_008_500))
+    samples = measure.samples(raw)  # 2000000..2002500 is left whole, 3004000..3009000 is not
+    assert (samples.blackout_ns, samples.blackout_exact, samples.blackout_raw_ns) == (2500, False, 5000)
+
+
+def test_where_every_cpu_stood_still_all_the_time_the_blackout_was_not_measured(raw: dict[str, Any]) -> None:
+    stand_still(raw, (1_000_000, 9_000_000))
+    samples = measure.samples(raw)
+    assert (samples.blackout_ns, samples.blackout_exact, samples.blackout_raw_ns) == (None, None, 5000)
 
 
 @given(
@@ -104,12 +129,13 @@ def test_time_without_stalls_is_that_of_brute_force(gaps: list[tuple[int, int]],
 def test_a_blackout_below_the_recorders_floor_is_an_upper_bound(raw: dict[str, Any]) -> None:
     raw["load"]["threads"][0]["gap_floor_ns"] = 8000
     samples = measure.samples(raw)
-    assert (samples.blackout_ns, samples.blackout_exact) == (8000, False)
+    assert (samples.blackout_ns, samples.blackout_exact, samples.blackout_raw_ns) == (8000, False, 5000)
 
 
 def test_without_gaps_there_is_no_blackout_figure(raw: dict[str, Any]) -> None:
     del raw["load"]["threads"][0]["gaps"]
-    assert measure.samples(raw).blackout_ns is None
+    samples = measure.samples(raw)
+    assert samples.blackout_ns is samples.blackout_exact is samples.blackout_raw_ns is None
 
 
 def test_totals(raw: dict[str, Any]) -> None:

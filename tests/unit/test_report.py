@@ -7,6 +7,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from rich.console import Console
 
-from lab import dmesg, measure, report, verdict
+from lab import dmesg, measure, report, verdict, workload
 from lab.cell import Cell
 from lab.cellresult import CellResult, cell_result
 from lab.report import figures, junit, ktap, markdown, terminal
@@ -76,15 +77,15 @@ def test_durations(ns: int | None, told: str) -> None:
 
 def test_figures_of_a_full_and_an_empty_result() -> None:
     row = figures.figures(full())
-    assert row == figures.Figures("4.2", "110", "0", "2", "5 us", "100 ns", "10")
+    assert row == figures.Figures("4.2", "110", "0", "2", "5 us", "5 us", "100 ns", "10")
     empty = figures.figures(RESULTS[3])
     assert set(vars(empty).values() if hasattr(empty, "__dict__") else [empty.calls, empty.swaps, empty.drain]) == {"-"}
 
 
-def test_an_upper_bound_is_told_as_one() -> None:
-    from dataclasses import replace
-
-    assert figures.figures(replace(full(), blackout_exact=False)).blackout == "<5 us"
+@pytest.mark.parametrize(("raw_ns", "told"), [(4000, "<5 us"), (None, "<5 us"), (7000, ">=5 us")])
+def test_a_bound_is_told_as_one(raw_ns: int | None, told: str) -> None:
+    result = replace(full(), blackout_exact=False, blackout_raw_ns=raw_ns)
+    assert figures.figures(result).blackout == told
 
 
 def test_tally() -> None:
@@ -94,7 +95,7 @@ def test_tally() -> None:
 
 def test_markdown() -> None:
     text = markdown.render(HEAD, RESULTS)
-    assert "| `x86_64/k0/refcount/mixed` | PASS | 4.2 | 110 | 0 | 2 | 5 us | 100 ns | 10 |" in text
+    assert "| `x86_64/k0/refcount/mixed` | PASS | 4.2 | 110 | 0 | 2 | 5 us | 5 us | 100 ns | 10 |" in text
     assert "## CRASH x86_64/k1/refcount/mixed" in text
     assert "    lab run cell x86_64/k1/refcount/mixed --seed 7" in text
     assert "hs\\_calc+0x14/0x40" in text  # quoted, not emphasised
@@ -102,7 +103,7 @@ def test_markdown() -> None:
     assert "lab run matrix --resume 2026-01-02\\_030405" in text or "resume" in text
     assert "## Skipped" in text
     table = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(table) == 6 and {line.count("|") for line in table} == {10}
+    assert len(table) == 6 and {line.count("|") for line in table} == {11}
 
 
 def test_junit_is_read_by_junitparser() -> None:
@@ -188,6 +189,39 @@ def test_brackets_of_a_reason_are_text_not_markup() -> None:
     one = bare("k9", Status.CRASH, "BUG at hs_x+0x1/0x2 [hs_core] [/bold]")
     terminal.summary(out(text), [one], folder=Path("/x"), seconds=1, wanted=1)
     assert "BUG at hs_x+0x1/0x2 [hs_core] [/bold]" in text.getvalue()
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\nok 1 - forged"
+
+
+@pytest.mark.parametrize("decoded", [True, False])  # as a tool's JSON, or already in the raw data
+def test_no_escape_of_a_guest_reaches_a_reader(tmp_path: Path, decoded: bool) -> None:
+    raw: dict[str, Any] = json.loads(json.dumps(RAW))
+    said = {
+        "down": {"leaks": [ESCAPE], "modules_left": [ESCAPE], "drained": False},
+        "refusals": [{"case": ESCAPE, "expected": ESCAPE, "got": ESCAPE, "refused": False, "same": True}],
+        "stats": {**raw["stats"], "mechanism": ESCAPE},
+    }
+    said["stats"]["editions"][0].update(name=ESCAPE, state=ESCAPE, slot=ESCAPE)
+    said["stats"]["sources"][1].update(name=ESCAPE, wrong=1, errors={ESCAPE: 1})
+    for key, value in said.items():
+        if decoded:
+            workload._take(raw, json.dumps({key: value}).encode())
+        else:
+            raw[key] = value
+    raw["errors"] = [ESCAPE]
+    raw["swaps"][0] = {"swap": 1, "step": ESCAPE, "error": ESCAPE}
+    samples = measure.samples(raw)
+    judged = verdict.judge(samples, dmesg.read(""), cell=cell("k0"))
+    assert [one.ok for one in judged.oracles].count(False) >= 3
+    result = cell_result(cell("k0"), judged, samples=samples)
+    report.write(tmp_path, HEAD, [result])
+    text = io.StringIO()
+    terminal.summary(out(text), [result], folder=tmp_path, seconds=1, wanted=1)
+    told = [text.getvalue(), json.dumps(result.to_json()), *(path.read_text() for path in tmp_path.iterdir())]
+    for one in told:
+        assert "\x1b" not in one and "\\u001b" not in one and "]0;" not in one
+        assert "\nok 1 - forged" not in one and "\\nok 1" not in one
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

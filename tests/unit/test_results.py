@@ -27,6 +27,7 @@ RAW = json.loads((Path(__file__).parent.parent / "data" / "raw-refcount-mixed.js
 KEYS = {
     *("id", "arch", "kernel", "release", "hardware", "mechanism", "load", "status", "reason", "accel", "duration_s"),
     *("phases", "warm", "calls", "swaps", "swap_ns", "blackout_ns", "latency_ns", "irqs", "editions", "leaks"),
+    *("blackout_exact", "blackout_raw_ns"),
     *("splats", "oracles", "mutant", "next"),
 }
 
@@ -77,6 +78,7 @@ def test_what_was_not_measured_is_null() -> None:
         "swaps",
         "swap_ns",
         "blackout_ns",
+        "blackout_raw_ns",
         "latency_ns",
         "irqs",
         "editions",
@@ -188,6 +190,51 @@ def test_a_broken_run_is_a_usage_error(tmp_path: Path) -> None:
     (folder.path / "run.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         RunFolder.resume(tmp_path, folder.run)
+
+
+def damaged(path: Path, where: str, value: object) -> None:
+    """Change or (None) remove one key of a run.json, named as a.b."""
+    file = path / "run.json"
+    run = json.loads(file.read_text())
+    at = run
+    *way, last = where.split(".")
+    for step in way:
+        at = at[step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    file.write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        *((key, None) for key in ("run", "started", "duration_s", "seed", "host", "matrix", "matrix.cells")),
+        *(("run", 5), ("started", []), ("duration_s", "1"), ("duration_s", float("nan")), ("seed", "1"), ("seed", -1)),
+        *(("host", []), ("matrix", []), ("matrix.cells", "x"), ("matrix.cells", [A.id, 5]), ("matrix.cells", [[]])),
+        *(("matrix.swaps", "20"), ("matrix.swaps", 5000), ("matrix.build", "moon"), ("matrix.cold", 1)),
+        *(("matrix.mutant", 5), ("schema", None), ("schema", 2), ("schema", [])),
+    ],
+)
+def test_a_damaged_run_is_one_line_for_every_reader(tmp_path: Path, where: str, value: object) -> None:
+    folder = create(tmp_path)
+    folder.close()
+    damaged(folder.path, where, value)
+    for read in (lambda: RunFolder.resume(tmp_path, folder.run), lambda: results.stored(folder.path)):
+        with pytest.raises(UsageError, match=where) as caught:
+            read()
+        assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "5", "\xff", "[" * 100_000, '{"schema": 1, "run": '])
+def test_what_is_no_run_is_one_line(tmp_path: Path, text: str) -> None:
+    folder = create(tmp_path)
+    folder.close()
+    (folder.path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        results.read_run(folder.path)
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "link"])

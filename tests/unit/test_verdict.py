@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import dmesg, measure, runlog, verdict
-from lab.cell import Cell
+from lab import dmesg, measure, paths, runlog, verdict
+from lab.cell import MAX_SWAPS, Cell
 from lab.dmesg import Events
 from lab.verdict import Status, Verdict
 
@@ -111,6 +112,32 @@ def test_each_oracle_catches_what_it_is_for(oracle: int, change: Change, words: 
     assert [one.ok for one in found.oracles if one.oracle == oracle] == [False]
 
 
+@pytest.mark.parametrize(("asked", "words"), [(200, "2 of 200 swaps done"), (1, "2 of 1 swaps done")])
+def test_swaps_are_those_the_lab_asked_for_not_what_the_guest_says_it_was_asked(asked: int, words: str) -> None:
+    assert judge(swaps=2).status is Status.PASS
+    found = judge(swaps=asked)
+    assert found.status is Status.FAIL and found.reason.startswith(f"oracle 8: {words}")
+
+
+def test_no_swap_of_those_asked_for() -> None:
+    found = judge(lambda r: r["swap_total"].update(requested=0, done=0), swaps=200)
+    assert (found.status, found.reason) == (Status.FAIL, "oracle 8: no swap of 200 was done")
+
+
+def test_versions_that_a_caller_could_not_tell_apart_are_not_judged() -> None:
+    found = judge(lambda r: thread(r).update(versions_lost=1, editions=[[1, 20], [2, 39]]))
+    assert found.status is Status.ERROR
+    assert found.reason == "oracle 1 not judged: 1 calls of more versions than a caller's list holds"
+    # what is proven stays proven
+    assert judge(lambda r: thread(r).update(versions_lost=1, issued=61)).status is Status.FAIL
+
+
+def test_a_caller_can_tell_the_versions_of_the_most_swaps_apart() -> None:
+    recorder = (paths.kmod_dir() / "include" / "hs_recorder.h").read_text()
+    (versions,) = re.findall(r"#define HS_VERSIONS\s+(\d+)", recorder)
+    assert MAX_SWAPS + 10 < int(versions)
+
+
 def test_a_negative_count_on_one_cpu_is_fine_when_the_sum_is_zero() -> None:
     assert RAW["stats"]["editions"][1]["refs"] == [1, -1]
     assert judge().status is Status.PASS
@@ -196,6 +223,33 @@ def test_tools_that_never_got_to_a_call_are_an_error() -> None:
     found = judge(change)
     assert found.status is Status.ERROR
     assert found.reason == "the guest's tools: insmod hs_core.ko: Exec format error"
+
+
+@pytest.mark.parametrize("what", ["no call completed", "no calls to be answered", "no end of hs-load"])
+def test_tools_that_saw_no_progress_are_a_hang(what: str) -> None:
+    def stuck(raw: dict[str, Any]) -> None:
+        raw.clear()
+        raw["errors"] = [f"{what} within 30000 ms", "hs-ctl: status 1 and no word"]
+
+    found = judge(stuck, infra="the guest was lost")
+    assert (found.status, found.reason) == (Status.HANG, f"the guest's tools: {what} within 30000 ms")
+    assert judge(lambda r: r.update(errors=[f"{what} within 1 ms"])).status is Status.HANG
+    assert judge(stuck, skip="no livepatch").status is Status.SKIP
+
+
+def test_no_progress_for_another_reason_is_no_hang() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw.clear()
+        raw["errors"] = ["/dev/hotswap: Permission denied", "no hs-load within 30000 ms"]
+
+    assert judge(change).reason == "the guest's tools: /dev/hotswap: Permission denied"
+
+
+def test_the_tools_still_say_no_progress_in_these_words() -> None:
+    tools = paths.kmod_dir() / "tools"
+    for name, words in (("common.c", "no %s within %u ms"), ("load.c", "no call completed within %u ms")):
+        assert f'die("{words}"' in (tools / name).read_text()
+        assert verdict._NO_PROGRESS.fullmatch(words.replace("%s", "x").replace("%u", "30000"))
 
 
 def test_nonsense_is_an_error() -> None:
