@@ -58,6 +58,7 @@ class Mutant:
     load: str
     status: str  # the verdict it must get
     summary: str
+    core: str = ""  # parameters of hs_core: the race point that it widens
 
 
 MECHANISMS: dict[str, Mechanism] = {
@@ -90,9 +91,9 @@ LOADS: dict[str, Load] = {
         Load(name="mixed", summary="system calls and interrupts at once", syscalls=True, interrupts=True),
         Load(
             name="stuck",
-            summary="system calls, and callers that sleep or spin 4 s inside an edition",
+            summary="mixed, and callers that sleep or spin 4 s inside an edition",
             syscalls=True,
-            interrupts=False,
+            interrupts=True,
             swap_s=20.0,
         ),
     )
@@ -134,6 +135,7 @@ def check_fit(mutant: Mutant, cell: Cell) -> None:
 def _mutant(name: str, table: dict[str, object]) -> Mutant:
     try:
         words = {key: str(table[key]) for key in ("replaces", "mechanism", "load", "status", "summary")}
-        return Mutant(name=name, oracle=Oracle(int(str(table["oracle"]))), **words)
+        core = str(table.get("core", ""))
+        return Mutant(name=name, oracle=Oracle(int(str(table["oracle"]))), core=core, **words)
     except (KeyError, ValueError, TypeError) as e:
         raise UsageError(f"kmod/mutants/mutants.toml: mutant '{name}': {e}", hint="a key is missing or wrong") from e

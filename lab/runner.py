@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from lab import dmesg, kbuild, measure, paths, verdict, warm, workload
+from lab import catalogue, dmesg, kbuild, measure, paths, verdict, warm, workload
 from lab.cell import Cell
 from lab.errors import LabError
 from lab.guest import Machine
@@ -103,6 +103,7 @@ class _Attempt:
                     threads=machine.hardware.vcpus * THREADS_PER_VCPU,
                     marker=dmesg.marker(str(options.seed)),
                     mutant=options.mutant,
+                    core=catalogue.mutant(options.mutant).core if options.mutant else "",
                 )
                 self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
             finally:

@@ -42,6 +42,7 @@ class Plan:
     threads: int
     marker: str  # written to the guest's kernel log first; only what follows is judged
     mutant: str = ""
+    core: str = ""  # parameters of hs_core
 
 
 @dataclass(slots=True)
@@ -107,6 +108,8 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
     guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
     mutant = f" --mutant {shlex.quote(plan.mutant)}" if plan.mutant else ""
+    if plan.core:
+        mutant += f" --core {shlex.quote(plan.core)}"
     common = f"--load {plan.load} --seed {plan.seed}"
     if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0 or "skip" in raw.data:
         return

@@ -18,3 +18,9 @@
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"
 #include "main.c"
+
+/* For mutants of mechanisms, which are modules of their own. */
+EXPORT_SYMBOL_GPL(hs_ref_revoke);
+EXPORT_SYMBOL_GPL(hs_guard_call);
+EXPORT_SYMBOL_GPL(hs_guard_landing);
+EXPORT_SYMBOL_GPL(hs_guard_return);

@@ -38,6 +38,8 @@ notrace bool hs_commit(const struct hs_edition *self)
 	if (unlikely(!granted))
 		this_cpu_dec(ref->count->committed);
 	preempt_enable_notrace();
+	if (granted)
+		HS_RACE("restart.committed");
 	return granted;
 }
 EXPORT_SYMBOL_GPL(hs_commit);

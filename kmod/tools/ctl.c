@@ -29,7 +29,7 @@ static const struct load {
 	{ "syscall", "from=syscall", 0 },
 	{ "irq", "from=edu,hrtimer", 2 },
 	{ "mixed", "from=syscall,edu,hrtimer", 2 },
-	{ "stuck", "from=syscall", 0 },
+	{ "stuck", "from=syscall,edu,hrtimer", 2 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)

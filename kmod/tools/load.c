@@ -11,7 +11,7 @@
  * Each thread has its own recorder and its own seeded arguments. One call in 8 looks the table up, one in 256 sleeps
  * for up to half a millisecond inside the edition.
  *
- * Load `stuck` is `syscall` with two threads more, of which one sleeps and one spins for four seconds inside the edition
+ * Load `stuck` is `mixed` with two threads more, of which one sleeps and one spins for four seconds inside the edition
  * in each of its calls; --stay and --stay-us make both stay otherwise. Nobody waits for these two to make progress.
  */
 #define _GNU_SOURCE

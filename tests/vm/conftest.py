@@ -24,6 +24,7 @@ KERNELS = {"x86_64": "bookworm", "aarch64": "trixie"}
 
 Start = Callable[..., AbstractContextManager[Guest]]
 Run = Callable[..., CellResult]
+Workshops = Callable[[RunOptions], Workshop]
 
 
 class Quiet:
@@ -57,7 +58,7 @@ def rack() -> Iterator[Rack]:
 
 
 @pytest.fixture(scope="session")
-def workshops(rack: Rack) -> Callable[[RunOptions], Workshop]:
+def workshops(rack: Rack) -> Workshops:
     """Workshops by what they build; a mutant needs its own options, not its own modules."""
     made: dict[RunOptions, Workshop] = {}
     lock = threading.Lock()
@@ -76,7 +77,7 @@ def arch(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def machine(arch: str, workshops: Callable[[RunOptions], Workshop]) -> Machine:
+def machine(arch: str, workshops: Workshops) -> Machine:
     """The standard machine of an architecture, its image built if need be."""
     return workshops(RunOptions()).machine(arch, KERNELS[arch], "standard")
 
@@ -94,7 +95,7 @@ def start(rack: Rack, machine: Machine, tmp_path: Path) -> Start:
 
 
 @pytest.fixture
-def run(workshops: Callable[[RunOptions], Workshop], tmp_path: Path) -> Run:
+def run(workshops: Workshops, tmp_path: Path) -> Run:
     """Run one cell, with modules cross-built on the host unless asked otherwise; its files are in `tmp_path`."""
 
     def ran(name: str, *, mutant: str = "", swaps: int = 6, build: str = "host") -> CellResult:

@@ -88,9 +88,14 @@ static notrace bool push_guard(struct hs_guard *guard)
 	return true;
 }
 
+/* The record that is the innermost again. A macro where a mutant may put another. */
+#ifndef HS_BELOW
+#define HS_BELOW(guard) ((guard)->below)
+#endif
+
 static notrace void pop_guard(struct hs_guard *guard)
 {
-	WRITE_ONCE(guard->at->top, guard->below);
+	WRITE_ONCE(guard->at->top, HS_BELOW(guard));
 	if (guard->owner)
 		smp_store_release(&guard->at->task, NULL); /* the next owner finds top empty */
 }

@@ -29,12 +29,15 @@
  * the kernel log.
  */
 
+#include <linux/delay.h>
+#include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/smp.h>
 #include <linux/swait.h>
 #include "../../compat.h"
+#include "../../core/policy.h"
 #include "guard.h"
 
 static bool invalidate_unmap;
@@ -208,7 +211,7 @@ static unsigned long committed_calls(const struct hs_ref *old)
 }
 
 /* Return: 0 or -ETIMEDOUT. */
-static int wait_for_commits(const struct hs_ref *old, unsigned int timeout_ms)
+static int __maybe_unused wait_for_commits(const struct hs_ref *old, unsigned int timeout_ms)
 {
 	const unsigned long until = jiffies + msecs_to_jiffies(timeout_ms);
 
@@ -249,6 +252,10 @@ static u64 prove_isolation(struct hs_ref *old)
 	return best;
 }
 
+#ifndef HS_WAIT_FOR_COMMITS
+#define HS_WAIT_FOR_COMMITS wait_for_commits
+#endif
+
 static void report_sleepers(const struct hs_ref *old)
 {
 	struct task_struct *task;
@@ -282,7 +289,7 @@ static int cut_off(struct hs_ref *old, unsigned int timeout_ms, struct hs_draine
 	if (err)
 		return err;
 	hs_ref_revoke(old);
-	err = wait_for_commits(old, timeout_ms);
+	err = HS_WAIT_FOR_COMMITS(old, timeout_ms);
 	if (err)
 		return err;
 	WRITE_ONCE(text->cut, true);
