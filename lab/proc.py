@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from lab.deadline import Deadline
 from lab.errors import DeadlineError, HostError
 
 log = logging.getLogger(__name__)
+
+# A command dies with the thread that waits for it, and so with the lab, even after kill -9: a QEMU that
+# hangs under KVM would otherwise run for ever. A program does this, since code between fork and exec
+# (preexec_fn) may deadlock where there are threads. Debian has setpriv always: util-linux is essential.
+_MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class CommandFailed(HostError):
@@ -44,14 +50,17 @@ def run(
     """
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
+    environment = {**os.environ, **(env or {})}
+    if shutil.which(words[0], path=environment.get("PATH")) is None:
+        raise _missing(words[0])
     try:
         with subprocess.Popen(
-            words,
+            [*_MORTAL, *words],
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env=environment,
             start_new_session=True,
         ) as process:
             try:
@@ -65,7 +74,7 @@ def run(
                     ) from e
                 raise
     except FileNotFoundError as e:
-        raise HostError(f"{words[0]} is not installed", hint="run: make setup") from e
+        raise _missing(_MORTAL[0]) from e
     text = output.decode(errors="replace")
     if log_file is not None:
         with log_file.open("a") as stream:
@@ -86,3 +95,7 @@ def detach(argv: Sequence[str | Path]) -> int:
         start_new_session=True,
         cwd="/",
     ).pid
+
+
+def _missing(program: str) -> HostError:
+    return HostError(f"{program} is not installed", hint="run: make setup")
