@@ -59,5 +59,9 @@ class DeadlineError(LabError):
     """Something did not happen in time."""
 
 
+class Interrupted(LabError):
+    """This process was told to stop: what is under way is given up."""
+
+
 class GuestLost(LabError):
     """The guest no longer answers: it crashed, hung, or its QEMU ended."""

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import domain, proc
+from lab import domain, halt, proc
 from lab.console import Console
 from lab.deadline import Deadline
 from lab.errors import GuestLost, HypervisorError
@@ -248,8 +248,10 @@ def _console(
     console = Console(rack.root / f"{name}.con", console_log, watch=see, ended=ended)
     try:
         guests.append(Guest(name, machine, rack, console, warm=warm))
+        rack.enter(name, guests[0].give_up)
         yield guests[0]
     finally:
+        rack.leave(name)
         console.close()
 
 
@@ -275,6 +277,7 @@ def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, s
         )
         try:
             start(domain.render(spec))
+            halt.check()  # whoever ends all guests may have looked for this one before it began
             return port
         except HypervisorError as e:
             rack.hypervisor.destroy(name)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lab import arch as arches
 from lab import image as images
-from lab import paths, proc
+from lab import paths, proc, shelf
 from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import BuildError, HostError
@@ -62,11 +62,14 @@ def ensure(image: Image, *, deadline: Deadline, progress: Callable[[str], None])
     if kdir.is_dir():
         return kdir
     lender = _lender(image, progress=progress)
-    progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")
-    with paths.folder_whole(folder) as work:
-        _take_headers(image, work, deadline=deadline)
-        _lend_programs(image, lender, work, deadline=deadline)
-        _adapt(image, work / "usr/src" / kdir.name, deadline=deadline)
+    with shelf.locked(folder, deadline=deadline):
+        if kdir.is_dir():  # somebody else read them meanwhile
+            return kdir
+        progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")
+        with paths.folder_whole(folder) as work:
+            _take_headers(image, work, deadline=deadline)
+            _lend_programs(image, lender, work, deadline=deadline)
+            _adapt(image, work / "usr/src" / kdir.name, deadline=deadline)
     return kdir
 
 

@@ -128,9 +128,9 @@ class Hypervisor:
         """End a domain and forget it; nothing happens when it is gone already."""
         try:
             domain = self._connection.lookupByName(name)
+            persistent = bool(domain.isPersistent())
         except libvirt.libvirtError:
             return
-        persistent = bool(domain.isPersistent())
         with suppress(libvirt.libvirtError):
             domain.destroy()
         if persistent:

@@ -10,7 +10,6 @@ built again. A lock per image makes two labs build it once.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import imagebuild, paths, recipe
+from lab import imagebuild, paths, recipe, shelf
 from lab.arch import ARCHES, Arch
 from lab.errors import ImageError, LabError
 from lab.packages import host_mirror
@@ -172,17 +171,9 @@ def images_dir() -> Path:
 
 @contextmanager
 def locked(folder: Path, *, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of one image; the kernel frees it when its holder dies, however it dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with imagebuild.told(progress, f"waiting for another lab that builds {folder.name}"):
-                fcntl.flock(stream, fcntl.LOCK_EX)
-        for left in folder.parent.glob(f".{folder.name}.*"):  # a killed build's: nobody else holds the lock
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+    """Hold the lock of one image."""
+    told = f"waiting for another lab that builds {folder.name}"
+    with shelf.locked(folder, waiting=lambda: imagebuild.told(progress, told)):
         yield
 
 
@@ -238,11 +229,8 @@ def _discard(folder: Path) -> bool:
     name = re.match(r"\.?([^.]+-[0-9a-f]{16})", folder.name)
     if name is None:
         return False
-    lock = folder.parent / f".{name[1]}.lock"
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with shelf.lock_of(folder.parent / name[1]).open("w") as stream:
+        if not shelf.taken(stream):
             return False
         shutil.rmtree(folder)
         return True

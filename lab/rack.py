@@ -16,7 +16,7 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ class Rack:
     key: KeyPair  # this run's SSH key
     scale: float  # how much slower than the reference this host runs guests; at least 1
     _ports: set[int] = field(default_factory=set)
+    _guests: dict[str, Callable[[str], None]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take_port(self) -> int:
@@ -51,6 +52,25 @@ class Rack:
                 if port not in self._ports:
                     self._ports.add(port)
                     return port
+
+    def enter(self, guest: str, give_up: Callable[[str], None]) -> None:
+        """Remember a guest, from before it starts, so that it can be ended from outside."""
+        with self._lock:
+            self._guests[guest] = give_up
+
+    def leave(self, guest: str) -> None:
+        """Forget a guest that ended."""
+        with self._lock:
+            self._guests.pop(guest, None)
+
+    def abandon(self, reason: str) -> None:
+        """End every guest and what runs in it, now; `halt` sees to it that none starts after."""
+        with self._lock:
+            guests = dict(self._guests)
+        for give_up in guests.values():
+            give_up(reason)
+        for name in guests:
+            self.hypervisor.destroy(name)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from lab import hardware, host
+from lab import halt, hardware, host
 from lab.cell import Cell
 from lab.errors import LabError
 from lab.rack import Rack, open_rack
@@ -99,11 +99,12 @@ class Pool:
                     del running[future]
                     future.result()()
         except BaseException:
-            # Guests go first: their workers then end at once, with GuestLost.
+            # Guests and waits go first: the workers then end at once.
             self._workshop.abandon()
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+            halt.over()
         return [results[cell] for cell in cells if cell in results]
 
     def _keep(self, new: Sequence[CellResult], results: dict[Cell, CellResult]) -> None:

@@ -7,7 +7,6 @@ and the keys that open it. It is bound to everything its memory depends on by it
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from lab import domain, paths
+from lab import domain, halt, paths, shelf
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HypervisorError
 from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Keys, Machine, boot, restore, seed_tar
@@ -76,6 +75,7 @@ def start(
             try:
                 guest = stack.enter_context(_restore(rack, machine, state, console_log, watch))
             except (HypervisorError, DeadlineError, GuestLost) as e:
+                halt.check()  # ended from outside: the state is good
                 log.warning("warm state %s does not come back (%s): making it again", state.name, e)
                 shutil.rmtree(state, ignore_errors=True)
                 state = ensure(rack, machine, progress=progress)
@@ -88,9 +88,7 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
     state = folder(rack, machine)
     if state.is_dir():
         return state
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with (state.parent / f".{state.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shelf.locked(state):
         if not state.is_dir():
             for left in reversed(range(BOOTS)):
                 progress("boot")
@@ -99,6 +97,7 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
                         _make(rack, machine, work)
                     break
                 except (DeadlineError, GuestLost) as e:
+                    halt.check()
                     if not left:
                         raise
                     log.warning("%s did not boot (%s): trying again", state.name, e)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab import arch as arches
-from lab import image, imagebuild
+from lab import image, imagebuild, shelf
+from lab.deadline import Deadline, wait_until
 from lab.errors import ImageError, UsageError
 
 X86 = arches.get("x86_64")
@@ -184,8 +185,8 @@ def test_what_a_killed_build_left_is_removed(builder: Builder) -> None:
     assert entries() == [folder.name]
 
 
-def test_two_labs_at_once_build_once(builder: Builder) -> None:
-    builder.seconds = 0.3
+def test_two_workers_at_once_build_once_and_speak_of_no_other_lab(builder: Builder) -> None:
+    builder.seconds = 0.2
     said: list[str] = []
     found: list[image.Image] = []
     threads = [
@@ -198,7 +199,21 @@ def test_two_labs_at_once_build_once(builder: Builder) -> None:
         thread.join()
     assert builder.builds == 1
     assert len(set(found)) == 1
-    assert any("another lab" in line for line in said)
+    assert not any("another lab" in line for line in said)
+
+
+def test_another_lab_that_builds_the_same_image_is_waited_for(builder: Builder) -> None:
+    folder = ensure().folder
+    image.remove_folder(folder)
+    said: list[str] = []
+    with shelf.lock_of(folder).open("w") as theirs:
+        assert shelf.taken(theirs)
+        waiter = threading.Thread(target=lambda: image.ensure("bookworm", X86, progress=said.append))
+        waiter.start()
+        wait_until(lambda: any("another lab" in line for line in said), "a word of waiting", Deadline.after(5))
+        assert builder.builds == 1
+    waiter.join(5)
+    assert builder.builds == 2
 
 
 def test_an_unknown_recipe_is_the_users_error(builder: Builder) -> None:

@@ -4,14 +4,15 @@
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from lab import paths, proc
+from lab import halt, paths, proc
 from lab.deadline import Deadline, wait_until
-from lab.errors import DeadlineError, HostError
+from lab.errors import DeadlineError, HostError, Interrupted
 
 
 def child(pid: int) -> int:
@@ -57,3 +58,20 @@ def test_a_failing_command_is_told_as_it_was_asked_for() -> None:
 def test_a_command_past_its_deadline_is_killed() -> None:
     with pytest.raises(DeadlineError, match="sleep did not end"):
         proc.run(["sleep", "600"], deadline=Deadline.after(0.1))
+
+
+def test_a_command_gets_all_of_its_input_however_long_it_takes() -> None:
+    data = b"x" * (1 << 20)
+    assert len(proc.run(["sh", "-c", "sleep 0.3; cat"], stdin=data).stdout) == len(data)
+
+
+def test_a_command_ends_when_the_process_is_told_to_stop() -> None:
+    timer = threading.Timer(0.1, halt.call)
+    timer.start()
+    try:
+        with pytest.raises(Interrupted):
+            proc.run(["sleep", "600"])
+        with pytest.raises(Interrupted):  # and none is started after
+            proc.run(["no-such-program"])
+    finally:
+        halt.over()
