@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from lab import guest, halt, proc, schedule, shelf, warm
+from lab import guest, halt, proc, schedule, shelf, warm, workload
 from lab.cell import Cell
 from lab.deadline import Deadline, wait_until
-from lab.errors import GuestLost, Interrupted
+from lab.errors import DeadlineError, GuestLost, HostError, Interrupted
 from lab.rack import Rack
 from lab.results import RunFolder
 from lab.ssh import KeyPair
@@ -39,6 +40,10 @@ class Hypervisor:
 
     def __init__(self) -> None:
         self.destroyed: list[str] = []
+        self.trouble = ""
+
+    def disk_error(self, _name: str) -> str:
+        return self.trouble
 
     def destroy(self, name: str) -> None:
         self.destroyed.append(name)
@@ -166,6 +171,55 @@ def test_a_guest_ended_from_outside_does_not_cost_its_warm_state(
     finally:
         halt.over()
     assert state.is_dir()
+
+
+def test_a_full_disk_is_an_error_of_the_cells_concerned_and_others_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def machine(_arch: str, kernel: str, _hardware: str) -> None:
+        if kernel == "bookworm":
+            raise OSError(errno.ENOSPC, "No space left on device", "/cache/racks/r1/g1.seed")
+        raise HostError("something else")
+
+    monkeypatch.setattr(run.workshop, "machine", machine)
+    results = run.pool.run(CELLS)
+    assert [result.status for result in results] == [Status.ERROR, Status.ERROR]
+    assert [result.reason for result in results] == [
+        "the host's disk is full: /cache/racks/r1/g1.seed",
+        "something else",
+    ]
+
+
+def test_a_cell_whose_folder_cannot_be_made_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_cell(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/results/cells")
+
+    monkeypatch.setattr(run.workshop, "prepare", lambda *_base: None)
+    monkeypatch.setattr(schedule, "run_cell", run_cell)
+    assert [result.reason for result in run.pool.run(CELLS)] == ["the host's disk is full: /results/cells"] * 2
+
+
+def test_a_guest_that_its_hosts_full_disk_stopped_does_not_hang(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_args: object, **_keywords: object) -> None:
+        raise DeadlineError("'./hs-ctl swap' said nothing for 45 s")
+
+    one = guest.Guest("g1", None, run.rack, None, warm=True)  # type: ignore[arg-type]
+    one.connection = SimpleNamespace(run=silent)  # type: ignore[assignment]
+    hypervisor: Any = run.rack.hypervisor
+    with pytest.raises(DeadlineError, match="said nothing"):
+        one.run("./hs-ctl swap", deadline=Deadline.after(1))
+    hypervisor.trouble = "the host's disk is full: QEMU paused the guest"
+    with pytest.raises(HostError, match="the host's disk is full"):
+        one.run("./hs-ctl swap", deadline=Deadline.after(1))
+    # and so it is no HANG, although a deadline passed
+    with pytest.raises(HostError, match="the host's disk is full"):
+        workload.execute(
+            one,
+            workload.Plan(mechanism="refcount", load="irq", swaps=1, seed=1, threads=1, marker="m"),
+            b"",
+            scale=1.0,
+            phase=lambda _name: None,
+        )
 
 
 def test_finished_cells_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
