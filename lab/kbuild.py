@@ -146,6 +146,11 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
     return sha.hexdigest()[:16]
 
 
+def gc(busy_s: float) -> list[str]:
+    """Remove builds unused for long, and what killed ones left; see `shelf.sweep`."""
+    return shelf.sweep(_folder(""), dropped=shelf.stale, busy_s=busy_s)
+
+
 def _build(
     image: Image,
     sources: Path,
@@ -202,6 +207,7 @@ def _load(name: str) -> Build | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    shelf.touch(folder)
     return Build(digest=name, folder=folder, where="cache", seconds=0.0)
 
 

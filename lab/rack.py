@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import paths, proc, reaper
+from lab import paths, proc, reaper, shelf
 from lab.errors import HostError
 from lab.hypervisor import EMBED, Hypervisor
 from lab.ssh import KeyPair
@@ -125,7 +126,17 @@ def gc() -> list[str]:
             root = Path(stream.read().strip())
             # A damaged lock file must not make us remove what is no rack.
             folders = [root, work] if root.is_absolute() and root.name == name else [work]
+            size = shelf.size_mib(work)
             ended = reaper.sweep(*folders)
             lock.unlink(missing_ok=True)
-            removed.append(f"{work} ({ended} guests)")
+            removed.append(f"{work} ({ended} guests, {size} MiB)")
     return removed
+
+
+def oldest_s() -> float:
+    """When the oldest living lab began, as a file's time; infinity when none lives. Asked after `gc`."""
+    times = [math.inf]
+    for lock in (paths.cache_dir() / "racks").glob("r*.lock"):
+        with suppress(FileNotFoundError):  # it ended just now
+            times.append(lock.stat().st_mtime)
+    return min(times)

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
 from lab.deadline import Deadline, wait_until
 
 _POLL_S = 0.05
+STALE_S = 14 * 86400.0
 
 # One lock per entry for the threads of this process: only who waits for another lab has to say so.
 _ours: dict[Path, threading.Lock] = {}
@@ -65,3 +68,46 @@ def taken(stream: TextIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def touch(entry: Path) -> None:
+    """Remember that an entry was used now, as the time of its folder."""
+    with suppress(OSError):  # a cache that cannot be written can still be read
+        os.utime(entry)
+
+
+def stale(entry: Path) -> bool:
+    """Whether nobody used an entry for so long that it can go."""
+    return entry.stat().st_mtime < time.time() - STALE_S
+
+
+def sweep(shelf: Path, *, dropped: Callable[[Path], bool], busy_s: float) -> list[str]:
+    """Remove the entries that `dropped` says, and what killed makers left; a line for each.
+
+    Spared is what somebody makes now (its lock is held), and what was used since `busy_s`, the time
+    at which the oldest living lab began: it may use it still, and by other recipes than ours.
+    """
+    removed = []
+    for path in sorted(shelf.iterdir()) if shelf.is_dir() else []:
+        unfinished = path.name.startswith(".")  # .NAME.XXXX, see paths.folder_whole
+        name = path.name[1:].rpartition(".")[0] if unfinished else path.name
+        if not path.is_dir() or not name:
+            continue
+        with lock_of(shelf / name).open("a") as lock:
+            if not taken(lock) or not (unfinished or (path.stat().st_mtime < busy_s and dropped(path))):
+                continue
+            size = size_mib(path)
+            # An entry goes whole too: whoever looks for it finds all of it or nothing.
+            gone = path if unfinished else path.rename(shelf / f".{name}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            removed.append(f"{path} ({size} MiB)")
+    return removed
+
+
+def size_mib(folder: Path) -> int:
+    """The space a folder takes on its disk."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.lstat().st_blocks * 512
+    return size >> 20
