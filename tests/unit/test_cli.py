@@ -406,6 +406,14 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_text() == ""
 
 
+def test_a_disk_that_is_full_before_the_first_cell_is_exit_3_and_one_line(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.fail = OSError(errno.ENOSPC, "No space left on device", "/run/lab/r1/etc/qemu.conf")
+    assert cli.call(["run", "cell", CELL, "-q"]) == 3
+    assert one_line(capsys).startswith("lab: the host's disk is full: /run/lab/r1/etc/qemu.conf (free some space")
+
+
 def test_a_log_that_cannot_be_written_says_nothing_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     import logging
 

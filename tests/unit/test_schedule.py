@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,17 +37,24 @@ class Quiet:
 
 
 class Hypervisor:
-    """Remembers which guests were ended."""
+    """Remembers which guests were ended; a socket stands for the QEMU of each."""
 
     def __init__(self) -> None:
         self.destroyed: list[str] = []
         self.trouble = ""
+        self.qemus: dict[str, socket.socket] = {}
+
+    def boot(self, name: str, console: Path) -> None:
+        self.qemus[name] = socket.socket(socket.AF_UNIX)
+        self.qemus[name].connect(str(console))
 
     def disk_error(self, _name: str) -> str:
         return self.trouble
 
     def destroy(self, name: str) -> None:
         self.destroyed.append(name)
+        if name in self.qemus:
+            self.qemus[name].close()
 
 
 class Run:
@@ -140,6 +148,7 @@ def test_ctrl_c_ends_a_guest_that_is_still_starting(run: Run, monkeypatch: pytes
             lambda _data: None,
             warm=False,
         ) as one:
+            run.rack.hypervisor.boot(one.name, tmp_path / f"{one.name}.con")  # type: ignore[call-arg,arg-type]
             names.append(one.name)
             if len(names) == 2:
                 run.begun.set()
