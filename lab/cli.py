@@ -6,6 +6,7 @@ Commands live in lab/commands/; each imports what is heavy when it runs, so that
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ import typer
 
 from lab import log as logs
 from lab.commands import house, run, show
-from lab.errors import Exit, LabError
+from lab.errors import Exit, LabError, refused
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ def call(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as e:
         return tell(f"the Python package '{e.name}' is not installed", "run: make setup", Exit.INFRA)
     except Exception as e:
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = refused(e, where="somewhere")
+            return tell(full.message, full.hint, full.exit_code)
         if callable(message := getattr(e, "format_message", None)):  # typer's own: a wrong option or argument
             return _usage(e, message())
         traceback.print_exc()

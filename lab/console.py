@@ -99,7 +99,8 @@ class Console:
             with self._changed:
                 self._closed.set()
                 self._write_line()
-                self._log.close()
+                with suppress(OSError):
+                    self._log.close()
                 self._changed.notify_all()
             if self._client is not None:
                 self._client.close()
@@ -128,5 +129,10 @@ class Console:
         self._written += len(stamped)
         if self._written > LOG_CAP:
             stamped = f"[{self._line_s:10.3f}] lab: more than {LOG_CAP >> 20} MiB were printed; the rest is dropped\n"
-        self._log.write(stamped)
-        self._log.flush()
+        try:
+            self._log.write(stamped)
+            self._log.flush()
+        except OSError as e:
+            # Read and watched it is all the same: a guest whose console nobody reads blocks, as if it hung.
+            log.warning("%s: %s; the rest is dropped", self._log.name, e.strerror)
+            self._written = LOG_CAP + 1

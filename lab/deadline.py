@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lab import halt
 from lab.errors import DeadlineError
 
 
@@ -31,7 +32,8 @@ class Deadline:
         return time.monotonic() >= self.at_s
 
     def check(self, what: str) -> None:
-        """Raise DeadlineError, naming what was waited for, once the time is up."""
+        """Raise DeadlineError, naming what was waited for, once the time is up; Interrupted when told to stop."""
+        halt.check()
         if self.passed():
             raise DeadlineError(f"{what} did not happen within {self.total_s:.1f} s")
 

@@ -8,6 +8,7 @@ kernel's selftests: 0 passed, 1 a cell failed, 2 usage, 3 infrastructure, 4 noth
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -59,5 +60,17 @@ class DeadlineError(LabError):
     """Something did not happen in time."""
 
 
+class Interrupted(LabError):
+    """This process was told to stop: what is under way is given up."""
+
+
 class GuestLost(LabError):
     """The guest no longer answers: it crashed, hung, or its QEMU ended."""
+
+
+def refused(error: OSError, *, where: object = "") -> HostError:
+    """What the operating system refused, as an expected failure; `where` when it names no file."""
+    what = error.filename or where
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostError(f"the host's disk is full: {what}", hint="free some space, or run: lab gc")
+    return HostError(f"{error.strerror or error}: {what}")

@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import domain, proc
+from lab import domain, halt, proc
 from lab.console import Console
 from lab.deadline import Deadline
-from lab.errors import GuestLost, HypervisorError
+from lab.errors import DeadlineError, GuestLost, HostError, HypervisorError
 from lab.hardware import Hardware
 from lab.host import Accel
 from lab.image import Image
@@ -108,12 +108,13 @@ class Guest:
         """Run a shell command in the guest.
 
         Raises GuestLost when the guest crashed or ended, DeadlineError when time is up or (with
-        `progress_s`) the command was silent for too long, HypervisorError on a non-zero status
-        unless `check` is false.
+        `progress_s`) the command was silent for too long, HostError when the reason of either is the
+        host's disk, HypervisorError on a non-zero status unless `check` is false.
         """
         if self.connection is None or self._lost:
             raise GuestLost(self._lost or "the guest has no connection")
-        done = self.connection.run(command, deadline=deadline, stdin=stdin, on_line=on_line, progress_s=progress_s)
+        with _explained(self.rack, self.name):
+            done = self.connection.run(command, deadline=deadline, stdin=stdin, on_line=on_line, progress_s=progress_s)
         if check and done.status != 0:
             said = one_line(done.stderr) or one_line(done.stdout) or "it said nothing"
             raise HypervisorError(f"'{one_line(command, 80)}' ended with status {done.status} in the guest: {said}")
@@ -159,8 +160,9 @@ def boot(
         stack.callback(_unlink, seed, *(() if overlay else (own_overlay,)))
         stack.callback(rack.hypervisor.destroy, name)
         port = _start(rack, machine, name, own_overlay, seed, rack.hypervisor.boot)
-        guest.console.wait_for(READY, deadline)
-        guest.attach(Connection.open(port, key=client, host_key=host.public, deadline=deadline))
+        with _explained(rack, name):
+            guest.console.wait_for(READY, deadline)
+            guest.attach(Connection.open(port, key=client, host_key=host.public, deadline=deadline))
         stack.callback(_close, guest)
         yield guest
 
@@ -188,7 +190,8 @@ def restore(
         copy_sparse(saved, overlay)
         stack.callback(rack.hypervisor.destroy, name)
         port = _start(rack, machine, name, overlay, seed, rack.hypervisor.restore_warm)
-        guest.attach(Connection.open(port, key=keys.client, host_key=keys.host, deadline=deadline))
+        with _explained(rack, name):
+            guest.attach(Connection.open(port, key=keys.client, host_key=keys.host, deadline=deadline))
         stack.callback(_close, guest)
         refresh = (
             f"date -u -s @{time.time():.3f} >/dev/null; head -c 64 >/dev/urandom; {EDU_BACK}; "
@@ -249,8 +252,10 @@ def _console(
     console = Console(rack.root / f"{name}.con", console_log, watch=see, ended=ended)
     try:
         guests.append(Guest(name, machine, rack, console, warm=warm))
+        rack.enter(name, guests[0].give_up)
         yield guests[0]
     finally:
+        rack.leave(name)
         console.close()
 
 
@@ -276,6 +281,7 @@ def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, s
         )
         try:
             start(domain.render(spec))
+            halt.check()  # whoever ends all guests may have looked for this one before it began
             return port
         except HypervisorError as e:
             rack.hypervisor.destroy(name)
@@ -283,6 +289,17 @@ def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, s
                 raise
             log.info("port %d was taken meanwhile, trying another", port)
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _explained(rack: Rack, name: str) -> Iterator[None]:
+    """A guest that does not answer because its disk's host cannot write is the host's failure, no hang."""
+    try:
+        yield
+    except (DeadlineError, GuestLost) as e:
+        if reason := rack.hypervisor.disk_error(name):
+            raise HostError(reason, hint="free some space, or run: lab gc") from e
+        raise
 
 
 def _close(guest: Guest) -> None:

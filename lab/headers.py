@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lab import arch as arches
 from lab import image as images
-from lab import paths, proc
+from lab import paths, proc, shelf
 from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import BuildError, HostError
@@ -57,17 +57,33 @@ def ensure(image: Image, *, deadline: Deadline, progress: Callable[[str], None])
     Raises HostError (a program is missing), BuildError (the image has no headers, or no image for
     this host's architecture can lend its programs).
     """
-    folder = paths.cache_dir() / "headers" / f"{image.recipe}-{image.arch.name}-{image.digest}-{FORMAT}"
+    folder = _headers_dir() / f"{image.recipe}-{image.arch.name}-{image.digest}-{FORMAT}"
     kdir = folder / "usr/src" / f"linux-headers-{image.release}"
     if kdir.is_dir():
+        shelf.touch(folder)
         return kdir
     lender = _lender(image, progress=progress)
-    progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")
-    with paths.folder_whole(folder) as work:
-        _take_headers(image, work, deadline=deadline)
-        _lend_programs(image, lender, work, deadline=deadline)
-        _adapt(image, work / "usr/src" / kdir.name, deadline=deadline)
+    with shelf.locked(folder, deadline=deadline):
+        if kdir.is_dir():  # somebody else read them meanwhile
+            return kdir
+        progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")
+        with paths.folder_whole(folder) as work:
+            _take_headers(image, work, deadline=deadline)
+            _lend_programs(image, lender, work, deadline=deadline)
+            _adapt(image, work / "usr/src" / kdir.name, deadline=deadline)
     return kdir
+
+
+def gc(busy_s: float) -> list[str]:
+    """Remove headers of images that no recipe makes any more, and those unused for long; see `shelf.sweep`."""
+    wanted = {f"{name}-{FORMAT}" for name in images.wanted()}
+    return shelf.sweep(
+        _headers_dir(), dropped=lambda folder: folder.name not in wanted or shelf.stale(folder), busy_s=busy_s
+    )
+
+
+def _headers_dir() -> Path:
+    return paths.cache_dir() / "headers"
 
 
 def compiler(arch: Arch, *, deadline: Deadline) -> str:

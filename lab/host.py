@@ -191,7 +191,7 @@ def free_mib(path: Path) -> int:
 
 
 def missing_packages() -> list[str]:
-    """The host packages of the ansible role that are not installed here; empty where there is no dpkg."""
+    """The packages that running needs and this host lacks; empty where there is no dpkg."""
     wanted = packages_of(PACKAGES.read_text(), {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), ""))
     if shutil.which("dpkg-query") is None:
         return []
@@ -204,7 +204,7 @@ def missing_packages() -> list[str]:
 
 
 def packages_of(text: str, debian_arch: str) -> list[str]:
-    """The package names in the role's variables: the common list and the one of this architecture."""
+    """The package names that running needs, of the role's variables: the common list and this architecture's."""
     names: list[str] = []
     wanted = False
     for line in text.splitlines():

@@ -124,13 +124,25 @@ class Hypervisor:
         except libvirt.libvirtError:
             return False
 
+    def disk_error(self, name: str) -> str:
+        """Why QEMU paused a domain over its disk, in one line; nothing when it did not."""
+        try:
+            domain = self._connection.lookupByName(name)
+            if domain.state()[:2] != [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]:
+                return ""
+            full = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in domain.diskErrors().values()
+        except libvirt.libvirtError:
+            return ""
+        what = "the host's disk is full" if full else "the host could not read or write the guest's disk"
+        return f"{what}: QEMU paused the guest"
+
     def destroy(self, name: str) -> None:
         """End a domain and forget it; nothing happens when it is gone already."""
         try:
             domain = self._connection.lookupByName(name)
+            persistent = bool(domain.isPersistent())
         except libvirt.libvirtError:
             return
-        persistent = bool(domain.isPersistent())
         with suppress(libvirt.libvirtError):
             domain.destroy()
         if persistent:

@@ -10,7 +10,6 @@ built again. A lock per image makes two labs build it once.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import imagebuild, paths, recipe
+from lab import imagebuild, paths, recipe, shelf
 from lab.arch import ARCHES, Arch
 from lab.errors import ImageError, LabError
 from lab.packages import host_mirror
@@ -66,6 +65,7 @@ def ensure(name: str, arch: Arch, *, progress: Callable[[str], None]) -> Image:
     wanted = recipe.get(name, arch)
     folder = images_dir() / f"{name}-{arch.name}-{wanted.digest(arch)}"
     if (found := load(folder, arch)) is not None:
+        shelf.touch(folder)
         return found
     with locked(folder, progress=progress):
         if (found := load(folder, arch)) is not None:  # somebody else built it meanwhile
@@ -172,17 +172,9 @@ def images_dir() -> Path:
 
 @contextmanager
 def locked(folder: Path, *, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of one image; the kernel frees it when its holder dies, however it dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with imagebuild.told(progress, f"waiting for another lab that builds {folder.name}"):
-                fcntl.flock(stream, fcntl.LOCK_EX)
-        for left in folder.parent.glob(f".{folder.name}.*"):  # a killed build's: nobody else holds the lock
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+    """Hold the lock of one image."""
+    told = f"waiting for another lab that builds {folder.name}"
+    with shelf.locked(folder, waiting=lambda: imagebuild.told(progress, told)):
         yield
 
 
@@ -217,32 +209,13 @@ def cached() -> list[Image]:
     return found
 
 
-def current(image: Image) -> bool:
-    """Whether today's recipe still makes this image; one that it does not is never used again."""
-    wanted = recipes().get(image.recipe)
-    return wanted is not None and image.arch.name in wanted.arches and wanted.digest(image.arch) == image.digest
+def wanted() -> set[str]:
+    """Names of the cache's folders that today's recipes make; another is never used again."""
+    return {f"{name}-{arch}-{one.digest(ARCHES[arch])}" for name, one in recipes().items() for arch in one.arches}
 
 
-def gc() -> list[str]:
-    """Remove images that no recipe makes any more, damaged ones, and what killed builds left; returns their names."""
-    kept = {image.folder for image in cached() if current(image)}
-    removed = []
-    for path in sorted(images_dir().glob("*")) if images_dir().exists() else []:
-        if path.is_dir() and path not in kept and _discard(path):
-            removed.append(path.name)
-    return removed
-
-
-def _discard(folder: Path) -> bool:
-    """Remove a folder of the cache under its image's lock; False when a lab holds the lock."""
-    name = re.match(r"\.?([^.]+-[0-9a-f]{16})", folder.name)
-    if name is None:
-        return False
-    lock = folder.parent / f".{name[1]}.lock"
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        shutil.rmtree(folder)
-        return True
+def gc(busy_s: float) -> list[str]:
+    """Remove images that no recipe makes any more, damaged ones, and what killed builds left; see `shelf.sweep`."""
+    names = wanted()
+    kept = {image.folder for image in cached() if image.folder.name in names}
+    return shelf.sweep(images_dir(), dropped=lambda folder: folder not in kept, busy_s=busy_s)

@@ -9,7 +9,6 @@ appears whole or not at all; of a build that failed only the log is kept, beside
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -19,14 +18,13 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lab import headers, paths, proc
-from lab.deadline import Deadline, wait_until
+from lab import headers, paths, proc, shelf
+from lab.deadline import Deadline
 from lab.errors import BuildError, DeadlineError
 from lab.image import Image
 from lab.kmodtree import TOOLS, define_before_include, pack, source_files, unpack, unpack_sources
@@ -150,6 +148,11 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
     return sha.hexdigest()[:16]
 
 
+def gc(busy_s: float) -> list[str]:
+    """Remove builds unused for long, and what killed ones left; see `shelf.sweep`."""
+    return shelf.sweep(_folder(""), dropped=shelf.stale, busy_s=busy_s)
+
+
 def _build(
     image: Image,
     sources: Path,
@@ -162,7 +165,7 @@ def _build(
     """Run one way of building under the digest's lock, and put its products into the cache."""
     name = digest(image, sources, where=where, mutants=mutants)
     started = time.monotonic()
-    with _locked(name, deadline=deadline):
+    with shelf.locked(_folder(name), deadline=deadline):
         if (found := _load(name)) is not None:  # somebody else built it meanwhile
             return found
         folder, failed = _folder(name), _folder(f"{name}.{LOG}")
@@ -206,25 +209,8 @@ def _load(name: str) -> Build | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    shelf.touch(folder)
     return Build(digest=name, folder=folder, where="cache", seconds=0.0)
-
-
-@contextmanager
-def _locked(name: str, *, deadline: Deadline) -> Iterator[None]:
-    """Hold the lock of one build; the kernel frees it when its holder dies, however it dies."""
-    path = _folder(f".{name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-
-        def taken() -> bool:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-        wait_until(taken, "the same build in another lab", deadline, poll_s=0.1)
-        yield
 
 
 def _guest_command(sources: Path, *, mutants: bool) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -33,6 +33,13 @@ class _Stderr(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
+class _File(logging.FileHandler):
+    """A run's log; on a full disk it loses lines, instead of a traceback on stderr for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """See logging.Handler."""
+
+
 _FULL = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -49,7 +56,7 @@ def setup(verbosity: int) -> None:
 def to_file(path: Path) -> Iterator[None]:
     """Log everything to a file as well, while the block runs."""
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _File(path, encoding="utf-8")
     except OSError as e:
         raise HostError(f"cannot write {path}: {e.strerror}") from e
     handler.setFormatter(logging.Formatter(_FULL))
@@ -59,4 +66,5 @@ def to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

@@ -6,14 +6,25 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from lab import halt
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, HostError
 
 log = logging.getLogger(__name__)
+
+# A command dies with the thread that waits for it, and so with the lab, even after kill -9: a QEMU that
+# hangs under KVM would otherwise run for ever. A program does this, since code between fork and exec
+# (preexec_fn) may deadlock where there are threads. Debian has setpriv always: util-linux is essential.
+_MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
+_TURN_S = 0.1  # how often a running command looks whether we were told to stop
 
 
 class CommandFailed(HostError):
@@ -39,33 +50,37 @@ def run(
     """Run a command to its end; stdout and stderr are captured together as text.
 
     `env` is added to the environment. Raises CommandFailed on a non-zero status (unless
-    `check` is false), DeadlineError past the deadline (the process group is killed), HostError
-    when the program is missing. With `log_file` the output is also appended there.
+    `check` is false), DeadlineError past the deadline and Interrupted when told to stop (the
+    process group is killed), HostError when the program is missing. With `log_file` the output is
+    also appended there.
     """
+    halt.check()
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
+    environment = {**os.environ, **(env or {})}
+    if shutil.which(words[0], path=environment.get("PATH")) is None:
+        raise _missing(words[0])
     try:
-        with subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        ) as process:
+        with (
+            _input(stdin) as given,
+            subprocess.Popen(
+                [*_MORTAL, *words],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            ) as process,
+        ):
             try:
-                output, _ = process.communicate(stdin, timeout=deadline.remaining_s() if deadline else None)
-            except BaseException as e:
+                output = _output(process, words, deadline)
+            except BaseException:
                 os.killpg(process.pid, 9)
                 process.wait()
-                if isinstance(e, subprocess.TimeoutExpired) and deadline:
-                    raise DeadlineError(
-                        f"{words[0]} did not end within {deadline.total_s:.0f} s", hint=shlex.join(words)
-                    ) from e
                 raise
     except FileNotFoundError as e:
-        raise HostError(f"{words[0]} is not installed", hint="run: make setup") from e
+        raise _missing(_MORTAL[0]) from e
     text = output.decode(errors="replace")
     if log_file is not None:
         with log_file.open("a") as stream:
@@ -86,3 +101,33 @@ def detach(argv: Sequence[str | Path]) -> int:
         start_new_session=True,
         cwd="/",
     ).pid
+
+
+@contextmanager
+def _input(data: bytes | None) -> Iterator[IO[bytes] | int]:
+    """What a command reads, as a file: communicate() forgets its input once it timed out (Python 3.11)."""
+    if data is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as stream:
+        stream.write(data)
+        stream.seek(0)
+        yield stream
+
+
+def _output(process: subprocess.Popen[bytes], words: list[str], deadline: Deadline | None) -> bytes:
+    """All that a process prints until it ends."""
+    while True:
+        try:
+            turn_s = min(_TURN_S, deadline.remaining_s()) if deadline else _TURN_S
+            return process.communicate(timeout=turn_s)[0]
+        except subprocess.TimeoutExpired:
+            halt.check()
+            if deadline and deadline.passed():
+                raise DeadlineError(
+                    f"{words[0]} did not end within {deadline.total_s:.0f} s", hint=shlex.join(words)
+                ) from None
+
+
+def _missing(program: str) -> HostError:
+    return HostError(f"{program} is not installed", hint="run: make setup")

@@ -63,7 +63,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with lock.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        if folders[0].exists():
+        if any(folder.exists() for folder in folders):
             sweep(*folders, again_s=LOOK_AGAIN_S)
         lock.unlink(missing_ok=True)
 

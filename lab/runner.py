@@ -92,22 +92,18 @@ class _Attempt:
             workshop.rack, machine, console_log=self.folder / "console.log", watch=self._watch, cold=options.cold
         ) as guest:
             self._warm = guest.warm
-            workshop.enter(guest)
-            try:
-                paths.write_whole(self.folder / "domain.xml", guest.xml())
-                plan = workload.Plan(
-                    mechanism=cell.mechanism,
-                    load=cell.load,
-                    swaps=options.swaps,
-                    seed=options.seed,
-                    threads=machine.hardware.vcpus * THREADS_PER_VCPU,
-                    marker=dmesg.marker(str(options.seed)),
-                    mutant=options.mutant,
-                    core=catalogue.mutant(options.mutant).core if options.mutant else "",
-                )
-                self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
-            finally:
-                workshop.leave(guest)
+            paths.write_whole(self.folder / "domain.xml", guest.xml())
+            plan = workload.Plan(
+                mechanism=cell.mechanism,
+                load=cell.load,
+                swaps=options.swaps,
+                seed=options.seed,
+                threads=machine.hardware.vcpus * THREADS_PER_VCPU,
+                marker=dmesg.marker(str(options.seed)),
+                mutant=options.mutant,
+                core=catalogue.mutant(options.mutant).core if options.mutant else "",
+            )
+            self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
 
     def judge(self, infra: str) -> CellResult:
         """The verdict, and the files it rests on."""

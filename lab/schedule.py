@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from lab import hardware, host
+from lab import halt, hardware, host
 from lab.cell import Cell
-from lab.errors import LabError
+from lab.errors import LabError, refused
 from lab.rack import Rack, open_rack
 from lab.results import CellResult, RunFolder
 from lab.runner import failed_before_start, run_cell
@@ -77,13 +77,16 @@ class Pool:
             """Prepare in a worker; what follows happens in this thread."""
             try:
                 self._workshop.prepare(*base)
-            except LabError as e:
-                lost = [failed_before_start(cell, e, self._options) for cell in waiting[base]]
+            except (LabError, OSError) as e:
+                lost = [self._failed(cell, e) for cell in waiting[base]]
                 return lambda: self._keep(lost, results)
             return lambda: ready.extend(waiting[base])
 
         def finished(cell: Cell) -> Callable[[], None]:
-            result = run_cell(cell, self._workshop, self._folder, self._observer)
+            try:
+                result = run_cell(cell, self._workshop, self._folder, self._observer)
+            except OSError as e:
+                result = self._failed(cell, e)
             return lambda: self._keep([result], results)
 
         executor = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="worker")
@@ -99,12 +102,18 @@ class Pool:
                     del running[future]
                     future.result()()
         except BaseException:
-            # Guests go first: their workers then end at once, with GuestLost.
+            # Guests and waits go first: the workers then end at once.
             self._workshop.abandon()
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+            halt.over()
         return [results[cell] for cell in cells if cell in results]
+
+    def _failed(self, cell: Cell, error: LabError | OSError) -> CellResult:
+        """The result of a cell that the lab or its host could not run: others go on."""
+        told = refused(error, where=self._rack.work) if isinstance(error, OSError) else error
+        return failed_before_start(cell, told, self._options)
 
     def _keep(self, new: Sequence[CellResult], results: dict[Cell, CellResult]) -> None:
         for result in new:

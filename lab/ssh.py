@@ -16,6 +16,7 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from lab import halt
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost
 from lab.untrusted import one_line
@@ -90,6 +91,7 @@ class Connection:
         reason = "no answer"
         client_key = key.paramiko()
         while not deadline.passed():
+            halt.check()
             transport = None
             try:
                 sock = socket.create_connection(("127.0.0.1", port), timeout=max(0.1, deadline.remaining_s()))

@@ -7,7 +7,6 @@ and the keys that open it. It is bound to everything its memory depends on by it
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from lab import domain, paths
+from lab import domain, halt, image, paths, shelf
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HypervisorError
 from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Keys, Machine, boot, restore, seed_tar
@@ -35,9 +34,8 @@ _DISK, _SEED, _KEYS, _CONSOLE = "disk.qcow2", "seed.tar", "keys.json", "console.
 
 def folder(rack: Rack, machine: Machine) -> Path:
     """Where the warm state of a machine is, or will be."""
-    image = machine.image
     parts = {
-        "image": image.digest,
+        "image": machine.image.digest,
         "hardware": asdict(machine.hardware),
         "accel": machine.accel.value,
         "versions": rack.hypervisor.version(),
@@ -45,7 +43,8 @@ def folder(rack: Rack, machine: Machine) -> Path:
         "source": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return paths.cache_dir() / "warm" / f"{image.recipe}-{image.arch.name}-{machine.hardware.name}-{digest}"
+    base = f"{machine.image.recipe}-{machine.image.arch.name}"
+    return paths.cache_dir() / "warm" / f"{base}-{machine.hardware.name}-{digest}"
 
 
 def exists(rack: Rack, machine: Machine) -> bool:
@@ -76,6 +75,7 @@ def start(
             try:
                 guest = stack.enter_context(_restore(rack, machine, state, console_log, watch))
             except (HypervisorError, DeadlineError, GuestLost) as e:
+                halt.check()  # ended from outside: the state is good
                 log.warning("warm state %s does not come back (%s): making it again", state.name, e)
                 shutil.rmtree(state, ignore_errors=True)
                 state = ensure(rack, machine, progress=progress)
@@ -87,10 +87,9 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
     """The folder of a warm state, made by booting the machine once; two labs at once make it once."""
     state = folder(rack, machine)
     if state.is_dir():
+        shelf.touch(state)
         return state
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with (state.parent / f".{state.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shelf.locked(state):
         if not state.is_dir():
             for left in reversed(range(BOOTS)):
                 progress("boot")
@@ -99,10 +98,24 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
                         _make(rack, machine, work)
                     break
                 except (DeadlineError, GuestLost) as e:
+                    halt.check()
                     if not left:
                         raise
                     log.warning("%s did not boot (%s): trying again", state.name, e)
     return state
+
+
+def gc(busy_s: float) -> list[str]:
+    """Remove states of images that no recipe makes any more, and those unused for long; see `shelf.sweep`."""
+    wanted = image.wanted()
+
+    def dropped(state: Path) -> bool:
+        try:
+            return json.loads((state / _KEYS).read_text())["image"] not in wanted or shelf.stale(state)
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
+
+    return shelf.sweep(paths.cache_dir() / "warm", dropped=dropped, busy_s=busy_s)
 
 
 def _make(rack: Rack, machine: Machine, work: Path) -> None:
@@ -119,7 +132,8 @@ def _make(rack: Rack, machine: Machine, work: Path) -> None:
             raise GuestLost(f"its kernel is tainted ({one_line(done.stdout, 20)}) before anything ran in it")
         guest.rack.hypervisor.save_warm(guest.name)
     (work / _SEED).write_bytes(seed_tar(client, host, hostname="warm"))
-    paths.write_whole(work / _KEYS, json.dumps({"client": asdict(client), "host": host.public}))
+    facts = {"client": asdict(client), "host": host.public, "image": machine.image.folder.name}
+    paths.write_whole(work / _KEYS, json.dumps(facts))
     (work / _KEYS).chmod(0o600)
 
 

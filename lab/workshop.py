@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from lab import arch as arches
-from lab import hardware, host, image, kbuild, paths, warm
+from lab import halt, hardware, host, image, kbuild, paths, warm
 from lab.cell import Cell
 from lab.deadline import Deadline
-from lab.guest import Guest, Machine
+from lab.guest import Machine
 from lab.hypervisor import EMBED
 from lab.kbuild import Build
 from lab.rack import Rack
@@ -69,14 +69,15 @@ class Workshop:
         self._machines: dict[tuple[str, str, str], Machine] = {}
         self._builds: dict[str, Build] = {}
         self._payloads: dict[str, bytes] = {}
-        self._guests: set[Guest] = set()
         self.abandoned = False
 
     def prepare(self, arch: str, kernel: str, hardware_name: str) -> None:
         """Make everything that cells of this architecture, kernel and hardware need."""
         machine = self.machine(arch, kernel, hardware_name)
+        halt.check()
         if not self.options.cold:
             warm.ensure(self.rack, machine, progress=self._noter(machine))
+        halt.check()
         self.build(machine)
 
     def machine(self, arch: str, kernel: str, hardware_name: str) -> Machine:
@@ -106,25 +107,11 @@ class Workshop:
                 self._payloads[build.digest] = _tar(build.folder / "strip")
             return self._payloads[build.digest]
 
-    def enter(self, guest: Guest) -> None:
-        """Remember a running guest, so that it can be ended from outside."""
-        with self._lock:
-            self._guests.add(guest)
-        if self.abandoned:
-            guest.give_up("the run was interrupted")
-
-    def leave(self, guest: Guest) -> None:
-        """Forget a guest that ends."""
-        with self._lock:
-            self._guests.discard(guest)
-
     def abandon(self) -> None:
-        """End what runs in every guest, now."""
+        """End every guest and every wait, of cells and of what is made for them, now."""
         self.abandoned = True
-        with self._lock:
-            guests = list(self._guests)
-        for guest in guests:
-            guest.give_up("the run was interrupted")
+        halt.call()
+        self.rack.abandon("the run was interrupted")
 
     def _make(self, machine: Machine) -> Build:
         sources, options = paths.kmod_dir(), self.options
@@ -140,13 +127,9 @@ class Workshop:
         log_file = self.rack.work / f"build-{machine.image.digest}.console"
         with _building, warm.start(self.rack, machine, console_log=log_file, cold=options.cold) as guest:
             note("building modules in a guest")
-            self.enter(guest)
-            try:
-                return kbuild.build_in_guest(
-                    guest, machine.image, sources, deadline=Deadline.after(BUILD_S * self.rack.scale), mutants=mutants
-                )
-            finally:
-                self.leave(guest)
+            return kbuild.build_in_guest(
+                guest, machine.image, sources, deadline=Deadline.after(BUILD_S * self.rack.scale), mutants=mutants
+            )
 
     def _noter(self, machine: Machine) -> Callable[[str], None]:
         where = f"{machine.image.arch.name}/{machine.image.recipe}"

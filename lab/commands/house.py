@@ -84,13 +84,20 @@ def image_rm(
 
 
 def gc() -> None:
-    """Remove what killed labs left behind (guests, sockets, disks) and images of older recipes.
+    """Remove what killed labs left behind (guests, sockets, disks), and of the cache what is no longer used.
+
+    That is images of older recipes with their warm states and headers, and builds, states and headers that nobody
+    used for two weeks.
 
     Example: lab gc
     """
-    from lab import image, rack
+    from lab import headers, image, kbuild, rack, warm
 
-    for line in (*rack.gc(), *image.gc()):
+    removed = rack.gc()
+    busy_s = rack.oldest_s()
+    for collect in (image.gc, warm.gc, headers.gc, kbuild.gc):
+        removed += collect(busy_s)
+    for line in removed:
         print(f"removed {line}")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,7 +158,6 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
     if order.dry_run:
         return _dry_run(cells, order)
     facts = _ready(cells, order)
-    from lab import report
     from lab.report import terminal
     from lab.results import RunFolder
     from lab.schedule import run_matrix as schedule
@@ -192,13 +192,24 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
             if not folder.results:
                 folder.discard()
                 raise
-            folder.close(finished=False)
-            report.write(folder.path, folder.head, folder.results)
+            with suppress(HostError):  # what ended the run comes first
+                _close(folder, finished=False)
             raise
     found = folder.results
-    folder.close(finished=len(found) == len(cells))
-    report.write(folder.path, folder.head, found)
+    _close(folder, finished=len(found) == len(cells))
     return _told(folder, found, order, interrupted=interrupted, wanted=len(cells))
+
+
+def _close(folder: RunFolder, *, finished: bool) -> None:
+    """End a run and write its reports."""
+    from lab import report
+
+    try:
+        folder.close(finished=finished)
+        report.write(folder.path, folder.head, folder.results)
+    except OSError as e:
+        told = f"cannot write the reports in {folder.path}: {e.strerror or e}"
+        raise HostError(told, hint=f"finished cells are kept; make room, then --resume {folder.run}") from e
 
 
 def exit_code(results: Sequence[CellResult]) -> Exit:

@@ -3,7 +3,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import libvirt
 import pytest
 from lxml import etree
 
@@ -51,6 +53,27 @@ def test_an_unknown_domain_is_not_running(hypervisor: Hypervisor) -> None:
     assert not hypervisor.running("nobody")
     with pytest.raises(HypervisorError):
         hypervisor.xml("nobody")
+
+
+def test_a_guest_paused_over_its_disk_is_told_from_others(hypervisor: Hypervisor) -> None:
+    hypervisor.boot(XML.format(name="g1"))
+    assert hypervisor.disk_error("g1") == ""
+    hypervisor._connection.lookupByName("g1").suspend()
+    assert hypervisor.disk_error("g1") == ""
+    assert hypervisor.disk_error("nobody") == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE, "the host's disk is full"),
+        (libvirt.VIR_DOMAIN_DISK_ERROR_UNSPEC, "the host could not read or write"),
+    ],
+)
+def test_a_full_disk_is_told_by_its_name(code: int, words: str) -> None:
+    paused = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+    domain = SimpleNamespace(state=lambda: paused, diskErrors=lambda: {"vda": code})
+    assert words in Hypervisor(SimpleNamespace(lookupByName=lambda _name: domain)).disk_error("g1")
 
 
 @pytest.mark.parametrize("kvm", [False, True])

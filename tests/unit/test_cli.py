@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import multiprocessing.process
@@ -19,7 +20,8 @@ from typing import Any
 import pytest
 
 import lab
-from lab import cli
+from lab import cli, paths
+from lab import log as logs
 from lab.cell import Cell
 from lab.cellresult import cell_result
 from lab.errors import HostError, HypervisorError
@@ -294,6 +296,26 @@ def test_an_unwritable_results_folder_is_exit_3(
     assert "cannot write results in file" in one_line(capsys)
 
 
+def test_a_disk_that_fills_up_is_exit_3_and_one_line(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = paths.write_whole
+
+    def write(path: Path, data: str | bytes) -> None:
+        if path.name == "report.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, data)
+
+    monkeypatch.setattr(paths, "write_whole", write)
+    assert cli.call(["run", "cell", CELL, "-q"]) == 3
+    said = capsys.readouterr().err
+    assert "lab: cannot write the reports in" in said and "No space left on device" in said
+    assert said.count("\n") == 1
+    host.stop = HostError("cannot write results")  # what ended a run is told, not what came of it
+    assert cli.call(["run", "matrix", "-q"]) == 3
+    assert capsys.readouterr().err == "lab: cannot write results\n"
+
+
 def test_a_bug_is_not_taken_for_a_failed_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     host.fail = ValueError("oops")
     assert cli.call(["run", "cell", CELL]) == 3
@@ -439,6 +461,22 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
     os.close(writer)
     assert process.exitcode == 0
     assert (tmp_path / "err").read_text() == ""
+
+
+def test_a_disk_that_is_full_before_the_first_cell_is_exit_3_and_one_line(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.fail = OSError(errno.ENOSPC, "No space left on device", "/run/lab/r1/etc/qemu.conf")
+    assert cli.call(["run", "cell", CELL, "-q"]) == 3
+    assert one_line(capsys).startswith("lab: the host's disk is full: /run/lab/r1/etc/qemu.conf (free some space")
+
+
+def test_a_log_that_cannot_be_written_says_nothing_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    with logs.to_file(Path("/dev/full")):
+        logging.getLogger("lab.x").debug("a line that finds no room")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_log_of_a_run_has_what_the_terminal_leaves_out(host: FakeHost, tmp_path: Path) -> None:

@@ -102,3 +102,14 @@ def test_a_line_without_end_holds_no_memory(tmp_path: Path) -> None:
         qemu.sendall(b"\nlab: ready\n")
         console.wait_for("lab: ready", Deadline.after(5))
         assert max(map(len, (tmp_path / "console.log").read_text().splitlines())) < consoles.LINE_CAP + 32
+
+
+def test_a_console_that_cannot_be_kept_is_read_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "console.log").symlink_to("/dev/full")
+    with opened(tmp_path) as (console, qemu, seen):
+        qemu.sendall(b"first\n")
+        wait_until(lambda: b"first" in seen.data, "the first line", Deadline.after(5))
+        qemu.sendall(b"lab: ready\n")
+        console.wait_for("lab: ready", Deadline.after(5))
+        qemu.shutdown(socket.SHUT_RDWR)
+        assert seen.ended.wait(5)

@@ -93,3 +93,8 @@ def test_edu_devices_get_slots_of_their_own(count: int) -> None:
     values = arguments(ET.fromstring(domain.render(replace(spec("x86_64"), hardware=profile))))
     edus = [value for value in values if value.startswith("edu,")]
     assert len(set(edus)) == count
+
+
+def test_a_disk_that_the_host_cannot_write_stops_the_guest() -> None:
+    drivers = ET.fromstring(domain.render(spec("x86_64"))).findall("devices/disk/driver")
+    assert [driver.get("error_policy") for driver in drivers] == ["stop", "stop"]

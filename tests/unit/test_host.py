@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab import arch as arches
-from lab import emulation, host, image, proc
+from lab import emulation, host, image, paths, proc
 from lab.errors import DeadlineError, HostError
 from lab.host import Accel, AccelChoice
 
@@ -187,7 +187,18 @@ def test_the_roles_packages_are_read_as_the_role_says() -> None:
     text += "lab_host_packages_amd64:\n  - a\nlab_host_packages_arm64:\n  - b\n"
     assert host.packages_of(text, "amd64") == ["git", "make", "a"]
     assert host.packages_of(text, "arm64") == ["git", "make", "b"]
-    assert "qemu-utils" in host.packages_of(host.PACKAGES.read_text(), "amd64")
+
+
+def test_running_needs_no_linter_and_setting_up_installs_it(tmp_path: Path) -> None:
+    running = set(host.packages_of(host.PACKAGES.read_text(), "amd64"))
+    assert {"qemu-utils", "gcc", "gcc-aarch64-linux-gnu"} <= running
+    assert not {"shellcheck", "python3-dev", "libvirt-dev", "busybox-static"} & running
+    for name, says in (("dpkg", "echo amd64"), ("dpkg-query", "true")):  # a host with no package at all
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    setup = [paths.REPOSITORY / "scripts/setup", "missing"]
+    asked = proc.run(setup, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}).stdout.split()
+    assert running | {"shellcheck", "python3-dev", "libvirt-dev", "busybox-static"} <= set(asked)
 
 
 def test_free_space_of_a_place_that_is_not_there_yet(tmp_path: Path) -> None:

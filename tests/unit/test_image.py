@@ -3,6 +3,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import threading
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab import arch as arches
-from lab import image, imagebuild
+from lab import image, imagebuild, shelf
+from lab.deadline import Deadline, wait_until
 from lab.errors import ImageError, UsageError
 
 X86 = arches.get("x86_64")
@@ -184,8 +186,8 @@ def test_what_a_killed_build_left_is_removed(builder: Builder) -> None:
     assert entries() == [folder.name]
 
 
-def test_two_labs_at_once_build_once(builder: Builder) -> None:
-    builder.seconds = 0.3
+def test_two_workers_at_once_build_once_and_speak_of_no_other_lab(builder: Builder) -> None:
+    builder.seconds = 0.2
     said: list[str] = []
     found: list[image.Image] = []
     threads = [
@@ -198,7 +200,21 @@ def test_two_labs_at_once_build_once(builder: Builder) -> None:
         thread.join()
     assert builder.builds == 1
     assert len(set(found)) == 1
-    assert any("another lab" in line for line in said)
+    assert not any("another lab" in line for line in said)
+
+
+def test_another_lab_that_builds_the_same_image_is_waited_for(builder: Builder) -> None:
+    folder = ensure().folder
+    image.remove_folder(folder)
+    said: list[str] = []
+    with shelf.lock_of(folder).open("w") as theirs:
+        assert shelf.taken(theirs)
+        waiter = threading.Thread(target=lambda: image.ensure("bookworm", X86, progress=said.append))
+        waiter.start()
+        wait_until(lambda: any("another lab" in line for line in said), "a word of waiting", Deadline.after(5))
+        assert builder.builds == 1
+    waiter.join(5)
+    assert builder.builds == 2
 
 
 def test_an_unknown_recipe_is_the_users_error(builder: Builder) -> None:
@@ -211,7 +227,7 @@ def test_images_are_listed_and_collected(builder: Builder) -> None:
     built = ensure()
     other = image.ensure("trixie", arches.get("aarch64"), progress=lambda text: None)
     assert {one.folder for one in image.cached()} == {built.folder, other.folder}
-    assert image.current(built)
+    assert built.folder.name in image.wanted()
     image.remove_folder(other.folder)
     assert image.cached() == [built]
 
@@ -219,9 +235,17 @@ def test_images_are_listed_and_collected(builder: Builder) -> None:
     shutil.copytree(built.folder, old)
     killed = built.folder.parent / f".{old.name}.xyz"
     killed.mkdir()
-    assert sorted(image.gc()) == sorted([killed.name, old.name])
+    assert image.gc(math.inf) == [f"{killed} (0 MiB)", f"{old} (0 MiB)"]
     assert entries() == [built.folder.name]
-    assert image.gc() == []
+    assert image.gc(math.inf) == []
+
+
+def test_collecting_spares_an_old_image_that_a_living_lab_may_use(builder: Builder) -> None:
+    old = ensure().folder.rename(image.images_dir() / "bookworm-x86_64-0123456789abcdef")
+    began_s = old.stat().st_mtime - 1
+    assert image.gc(began_s) == []
+    os.utime(old, (began_s - 1, began_s - 1))
+    assert image.gc(began_s) == [f"{old} (0 MiB)"]
 
 
 def test_collecting_spares_what_a_lab_builds_now(builder: Builder) -> None:
@@ -230,6 +254,6 @@ def test_collecting_spares_what_a_lab_builds_now(builder: Builder) -> None:
     work = folder.parent / f".{folder.name}.xyz"
     with image.locked(folder, progress=lambda text: None):
         work.mkdir()
-        assert image.gc() == []
+        assert image.gc(math.inf) == []
         assert work.exists()
-    assert image.gc() == [work.name]
+    assert image.gc(math.inf) == [f"{work} (0 MiB)"]

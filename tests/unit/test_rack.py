@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ def make(tmp_path: Path, name: str) -> Path:
     work = tmp_path / "cache" / "racks" / name
     work.mkdir(parents=True)
     (work / "g1.qcow2").write_bytes(b"x")
-    lock = tmp_path / "run" / f"{name}.lock"
-    lock.write_text(f"{work}\n")
+    lock = work.with_suffix(".lock")
+    lock.write_text(f"{tmp_path / 'run' / name}\n")
     return lock
 
 
@@ -61,9 +62,41 @@ def test_gc_leaves_a_living_lab_alone(tmp_path: Path, qemu: subprocess.Popen[byt
         assert (tmp_path / "cache" / "racks" / "r1" / "g1.qcow2").exists()
 
 
+def test_gc_spares_a_living_lab_whose_runtime_folder_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rack.Hypervisor, "open", lambda _uri, *, root: nullcontext())
+    monkeypatch.setattr(rack.proc, "detach", lambda argv: 0)
+    with rack.open_rack() as opened:
+        (opened.work / "g1.qcow2").write_bytes(b"x")
+        monkeypatch.setenv("LAB_RUNTIME_DIR", str(tmp_path / "cron"))
+        assert rack.gc() == []
+        assert (opened.work / "g1.qcow2").exists() and opened.root.exists()
+
+
+def test_gc_ends_the_guests_of_a_dead_lab_whose_runtime_folder_is_another(
+    tmp_path: Path, qemu: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "r1")
+    monkeypatch.setenv("LAB_RUNTIME_DIR", str(tmp_path / "cron"))
+    assert len(rack.gc()) == 1
+    assert qemu.wait(5) == -signal.SIGKILL
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_gc_removes_an_overlay_folder_without_a_lock(tmp_path: Path) -> None:
     make(tmp_path, "r2").unlink()
-    assert [str(tmp_path / "cache" / "racks" / "r2")] == rack.gc()
+    assert len(rack.gc()) == 1
+    assert not list((tmp_path / "cache" / "racks").iterdir())
+
+
+def test_gc_removes_nothing_that_a_damaged_lock_names(tmp_path: Path) -> None:
+    lock = make(tmp_path, "r3")
+    (tmp_path / "precious").mkdir()
+    for text in ("", str(tmp_path / "precious"), "r3", "\0"):
+        lock.write_text(text)
+        assert len(rack.gc()) == 1
+    assert (tmp_path / "precious").exists()
 
 
 def test_other_racks_guests_are_not_ours(tmp_path: Path, qemu: subprocess.Popen[bytes]) -> None:
