@@ -12,12 +12,13 @@
  * for up to half a millisecond inside the edition.
  *
  * Load `stuck` is `mixed` with two threads more, of which one sleeps and one spins for four seconds inside the edition
- * in each of its calls; --stay and --stay-us make both stay otherwise. Nobody waits for these two to make progress.
+ * in each of its calls; --stay and --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,8 +79,15 @@ static void one_call(struct caller *caller)
 
 static void *run_caller(void *argument)
 {
+	const struct sched_param first = { .sched_priority = 1 };
 	struct caller *caller = argument;
 
+	/*
+	 * Who keeps interrupts off owes everybody else the time afterwards, and would never be inside when a swap, which
+	 * must interrupt every CPU to load a module, gets to its end. So it goes first.
+	 */
+	if (caller->stay == HS_STAY_SPIN_IRQOFF && pthread_setschedparam(pthread_self(), SCHED_FIFO, &first))
+		die("cannot schedule thread %u first", caller->id);
 	while (page->phase != HS_STOP)
 		one_call(caller);
 	return NULL;
@@ -87,16 +95,16 @@ static void *run_caller(void *argument)
 
 static const char * const stays[HS_STAY_NR] = { "sleep", "doze", "spin", "irqoff", "atomic", "nest" };
 
-/* How the stuck callers stay: @kind, else the first sleeps and the second spins. */
+/* How the stuck callers stay: the first sleeps; the last does as @kind says, else it spins. */
 static void stay_stuck(struct caller callers[STUCK], const char *kind, __u32 stay_us)
 {
 	for (unsigned int i = 0; i < STUCK; i++) {
 		callers[i].stay_us = stay_us;
 		callers[i].stay = i ? HS_STAY_SPIN : HS_STAY_SLEEP;
-		for (__u32 stay = 0; kind && stay < HS_STAY_NR; stay++)
-			if (!strcmp(kind, stays[stay]))
-				callers[i].stay = stay;
 	}
+	for (__u32 stay = 0; kind && stay < HS_STAY_NR; stay++)
+		if (!strcmp(kind, stays[stay]))
+			callers[STUCK - 1].stay = stay;
 }
 
 static struct caller *make_callers(unsigned int threads)
