@@ -42,6 +42,7 @@ class CellResult:
     latency_ns: dict[str, dict[str, int] | None] | None = None
     irqs: dict[str, int] | None = None
     editions: dict[str, int] | None = None
+    isolation: dict[str, Any] | None = None  # the mechanism's proof that nothing runs in old text; runlog.Invalidation
     leaks: list[str] | None = None
     splats: list[dict[str, Any]] | None = None
     oracles: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +83,7 @@ def cell_result(
     figures: dict[str, Any] = {}
     if samples is not None:
         irqs = samples.irqs
+        proof = samples.log.stats.invalidate if samples.log.stats else None
         figures = {
             "calls": _dict(samples.calls),
             "swaps": _dict(samples.swaps),
@@ -92,6 +94,7 @@ def cell_result(
             "latency_ns": {phase: _dict(latency) for phase, latency in samples.latency_ns.items()},
             "irqs": {"raised": irqs.raised, "handled": irqs.handled, "lost": irqs.lost} if irqs else None,
             "editions": samples.editions,
+            "isolation": proof.model_dump() if proof else None,
             "leaks": list(samples.leaks) if samples.leaks is not None else None,
         }
     return CellResult(

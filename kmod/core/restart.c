@@ -31,6 +31,8 @@ notrace bool hs_commit(const struct hs_edition *self)
 	struct hs_ref *ref = self->ref;
 	bool granted;
 
+	if (ref->restart != HS_COMMIT)
+		return true;	/* it is never cut off, or at any instruction: nobody asks how often it did its work */
 	preempt_disable_notrace();
 	this_cpu_inc(ref->count->committed);
 	smp_mb();	/* see hs_ref_revoke() */

@@ -27,6 +27,10 @@ static char *interface = HS_CALC_INTERFACE;
 module_param(interface, charp, 0444);
 MODULE_PARM_DESC(interface, "interface it registers, by its text");
 
+static int restart = -1;
+module_param(restart, int, 0444);
+MODULE_PARM_DESC(restart, "what may become of a call in it, by enum hs_restart; -1: as the edition says");
+
 static char *layout = HS_CALC_LAYOUT;
 module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout, "layout of the slot's state it registers, by its text");
@@ -110,6 +114,8 @@ static int edition_register(struct hs_edition *edition)
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
 	edition->version = version;
+	if (restart >= 0)
+		edition->restart = restart;
 	edition->interface = hs_hash(interface);
 	edition->layout.size = sizeof(struct hs_calc_state);
 	edition->layout.hash = hs_hash(layout);

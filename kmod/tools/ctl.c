@@ -4,6 +4,7 @@
  *
  * Usage: ./hs-ctl up --mechanism refcount --load mixed [--seed 1] [--mutant NAME] [--core PARAMETERS]
  *	  ./hs-ctl swap --count 200 [--seed 1]
+ *	  both with [--edition PARAMETERS], for every edition that they load
  *	  ./hs-ctl refuse | stop | stats | down | sections MODULE
  *
  * Each prints JSON, one object a line; an error is {"error":"..."} and exit status 1. --deadline-ms bounds every wait.
@@ -27,9 +28,9 @@ static const struct load {
 	unsigned int irq_sources;
 } loads[] = {
 	{ "syscall", "from=syscall", 0 },
-	{ "irq", "from=edu,hrtimer", 2 },
-	{ "mixed", "from=syscall,edu,hrtimer", 2 },
-	{ "stuck", "from=syscall,edu,hrtimer", 2 },
+	{ "irq", "from=edu,hrtimer", 3 },
+	{ "mixed", "from=syscall,edu,hrtimer", 3 },
+	{ "stuck", "from=syscall,edu,hrtimer", 3 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)
@@ -70,7 +71,7 @@ static int up_command(int argc, char **argv)
 {
 	const char *mechanism = option(argc, argv, "--mechanism");
 	const char *wanted = option(argc, argv, "--load");
-	const char *core = option(argc, argv, "--core");
+	const char *core = option(argc, argv, "--core"), *edition = option(argc, argv, "--edition");
 	__u64 start = now_ns(), seed = option_number(argc, argv, "--seed", 1);
 	const struct load *load = NULL;
 	const char *ring[RING];
@@ -93,7 +94,8 @@ static int up_command(int argc, char **argv)
 		insert_or_die(text, "");
 	insert_or_die("hs_load", load->parameters);
 	fill_ring(ring, seed);
-	insert_or_die(ring[0], "version=1");
+	snprintf(text, sizeof(text), "version=1 %s", edition ?: "");
+	insert_or_die(ring[0], text);
 
 	ctl = open_ctl();
 	if (ioctl(ctl, HS_CTL_SOURCES, &sources))

@@ -18,6 +18,7 @@ struct swapper {
 	int ctl;
 	struct phase_page *page;
 	const char *ring[RING];
+	const char *edition;	/* more parameters of each edition */
 	__u64 random;
 	unsigned int irq_sources;
 	/* what wait_until() compares with */

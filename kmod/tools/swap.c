@@ -31,6 +31,7 @@ void open_swapper(struct swapper *swapper, int argc, char **argv)
 	swapper->ctl = open_ctl();
 	swapper->page = open_phase_page(false);
 	swapper->random = hs_mix(seed, 2) | 1;
+	swapper->edition = option(argc, argv, "--edition") ?: "";
 	fill_ring(swapper->ring, seed);
 	if (ioctl(swapper->ctl, HS_CTL_SOURCES, &sources))
 		die("HS_CTL_SOURCES: %s", strerror(errno));
@@ -153,7 +154,7 @@ static enum outcome swap_new_first(struct swapper *swapper, unsigned int number,
 	unsigned int attempts;
 	int err;
 
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, "");
+	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, swapper->edition);
 	load_ns = now_ns() - start;
 	if (!err)
 		err = drain_old(swapper, &step, &drain, &unload_ns, &attempts);
@@ -176,7 +177,7 @@ static enum outcome swap_old_first(struct swapper *swapper, unsigned int number,
 	if (err)
 		return no_swap(number, "unload", err);
 	load_ns = now_ns();
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, "");
+	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, swapper->edition);
 	load_ns = now_ns() - load_ns;
 	if (err)
 		return no_swap(number, "load", err);

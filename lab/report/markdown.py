@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.cellresult import CellResult
-from lab.report.figures import clock, figures, tally
+from lab.report.figures import clock, count, duration, figures, tally
 
 _EXCERPT_LINES = 30
 
@@ -17,6 +17,7 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     lines = [f"# Run {head['run']}", "", tally(results) + ".", ""]
     lines += _facts(head, len(results))
     lines += _table(results)
+    lines += _isolation([result for result in results if result.isolation])
     for result in results:
         if result.status.red:
             lines += _red(result)
@@ -47,6 +48,25 @@ def _table(results: Sequence[CellResult]) -> list[str]:
         cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.gap, row.drain, row.irqs)
         rows.append(f"| {_code(result.id)} | {result.status.value} | {' | '.join(cells)} |")
     return [*rows, ""]
+
+
+def _isolation(results: Sequence[CellResult]) -> list[str]:
+    """What mechanisms that cut calls off did to them, and how they prove that nothing runs in old text."""
+    if not results:
+        return []
+    lines = [
+        "## Calls cut off",
+        "",
+        "| cell | by | cut off | made again | by callers | probes contained | flush p50 | fault p50 | retire p50 |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        calls, proof, steps = result.calls or {}, result.isolation or {}, result.swap_ns or {}
+        counts = [count(calls.get(name)) for name in ("aborted", "retried", "recovered")]
+        counts.append(f"{count(proof.get('contained'))} of {count(proof.get('probes'))}")
+        times = [duration((steps.get(name) or {}).get("p50")) for name in ("flush", "fault", "retire")]
+        lines.append(f"| {_code(result.id)} | {_text(str(proof.get('by')))} | {' | '.join(counts + times)} |")
+    return [*lines, ""]
 
 
 def _red(result: CellResult) -> list[str]:

@@ -28,7 +28,7 @@ KEYS = {
     *("id", "arch", "kernel", "release", "hardware", "mechanism", "load", "status", "reason", "accel", "duration_s"),
     *("phases", "warm", "calls", "swaps", "swap_ns", "blackout_ns", "latency_ns", "irqs", "editions", "leaks"),
     *("blackout_exact", "blackout_raw_ns"),
-    *("splats", "oracles", "mutant", "next"),
+    *("splats", "oracles", "mutant", "next", "isolation"),
 }
 
 

@@ -34,18 +34,20 @@ class Bench:
         done = self.guest.run(line, deadline=Deadline.after(STEP_S * self.guest.rack.scale), check=check)
         return done.stdout.decode()
 
-    def begin(self, stay: str, stay_us: int, *, core: str = "") -> None:
+    def begin(self, stay: str, stay_us: int, *, core: str = "", edition: str = "") -> None:
         """Load the modules, and begin calls of which two stay in the edition that long."""
         more = f" --core '{core}'" if core else ""
+        more += f" --edition '{edition}'" if edition else ""
         self.sh(f"./hs-ctl up --mechanism invalidate --load stuck --seed 7{more}")
         self.sh(
             "./hs-load --load stuck --threads 2 --seed 7 "
             f"--stay {stay} --stay-us {stay_us} >load.json 2>&1 </dev/null & sleep 0.1"
         )
 
-    def swap(self, count: int) -> list[dict[str, Any]]:
+    def swap(self, count: int, *, edition: str = "") -> list[dict[str, Any]]:
         """So many swaps, each done."""
-        lines = [json.loads(line) for line in self.sh(f"./hs-ctl swap --count {count} --seed 7").splitlines()]
+        more = f" --edition '{edition}'" if edition else ""
+        lines = [json.loads(line) for line in self.sh(f"./hs-ctl swap --count {count} --seed 7{more}").splitlines()]
         done = [line for line in lines if "swap" in line]
         assert not [line for line in lines if "error" in line], lines
         assert len(done) == count, lines
@@ -147,6 +149,14 @@ def test_a_sleeper_that_nobody_can_wake_is_named_and_cut_off_when_it_comes_back(
     figures = bench.end()
     assert figures.proof["sleepers"] > 0
     assert max(swap["retire_ns"] for swap in swaps) > max(swap["drain_ns"] for swap in swaps)
+
+
+def test_an_edition_that_declares_nothing_is_waited_for(bench: Bench) -> None:
+    drain = "restart=0"
+    bench.begin("spin", 200_000, edition=drain)
+    bench.swap(3, edition=drain)
+    figures = bench.end()
+    assert figures.aborted == figures.proof["faults"] == 0
 
 
 def test_cpus_come_and_go_during_swaps(bench: Bench) -> None:
