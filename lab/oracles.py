@@ -8,28 +8,18 @@ Every one has a mutant in kmod/mutants/ that it catches.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from lab import catalogue, measure
 from lab.catalogue import Oracle
 from lab.cell import Cell
 from lab.dmesg import Events
+from lab.finding import Finding, made_again, not_judged, who
 from lab.measure import Samples
-from lab.runlog import Caller, Stats
-from lab.untrusted import one_line
+from lab.promises import progress, promise
+from lab.runlog import Stats
 
 # What oracle 6 must have tried: each has to be refused.
 REFUSAL_CASES = ("older", "duplicate", "dissimilar", "second-swapper")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one oracle says; `ok` is None when the figures it needs are missing."""
-
-    oracle: Oracle
-    ok: bool | None
-    detail: str
 
 
 def findings(samples: Samples, events: Events | None, cell: Cell, *, swaps: int | None = None) -> list[Finding]:
@@ -50,7 +40,7 @@ def conservation(samples: Samples) -> Finding:
     """Oracle 1: issued = completed + failed, in the callers' counts and the kernel's, edition by edition."""
     log = samples.log
     if log.load is None or log.stats is None:
-        return _not_judged(Oracle.CONSERVATION, samples, "load", "stats")
+        return not_judged(Oracle.CONSERVATION, samples, "load", "stats")
     for check in (_callers_add_up, _threads_match_kernel, _editions_add_up, _versions_match):
         if wrong := check(samples, log.stats):
             return Finding(Oracle.CONSERVATION, False, wrong)
@@ -68,10 +58,6 @@ def conservation(samples: Samples) -> Finding:
     )
 
 
-def _who(caller: Caller) -> str:
-    return caller.name or f"thread {caller.id}"
-
-
 def _sum_line(who: str, issued: int, completed: int, failed: int, aborted: int = 0) -> str:
     off = issued - completed - failed - aborted
     if off == 0:
@@ -83,12 +69,12 @@ def _sum_line(who: str, issued: int, completed: int, failed: int, aborted: int =
 
 def _callers_add_up(samples: Samples, stats: Stats) -> str:
     for caller in measure.threads(samples.log) + stats.sources:
-        if wrong := _sum_line(_who(caller), caller.issued, caller.completed, caller.failed):
+        if wrong := _sum_line(who(caller), caller.issued, caller.completed, caller.failed):
             return wrong
     for caller in measure.callers(samples.log):
         named = sum(count for _, count in caller.editions) + caller.versions_lost
         if named != caller.completed:
-            return f"{_who(caller)}: {caller.completed:,} completed, but {named:,} of a known edition"
+            return f"{who(caller)}: {caller.completed:,} completed, but {named:,} of a known edition"
     return ""
 
 
@@ -100,19 +86,13 @@ def _editions_add_up(samples: Samples, stats: Stats) -> str:
     entered = sum(edition.issued for edition in stats.editions)
     empty = stats.empty.failed if stats.empty else 0
     issued = sum(source.issued for source in stats.sources)
-    again = _made_again(samples, stats)
+    again = made_again(samples, stats)
     if stats.nested:
         issued += stats.nested.issued
     if entered + empty != issued + again:
         told = f" and {again:,} made again" if again else ""
         return f"kernel: {issued:,} calls issued{told}, but {entered:,} entered an edition and {empty:,} found none"
     return ""
-
-
-def _made_again(samples: Samples, stats: Stats) -> int:
-    """How often a call that was cut off was made again, by its callers' count."""
-    again = stats.nested.again if stats.nested else 0
-    return again + sum((caller.retried or 0) + (caller.recovered or 0) for caller in measure.callers(samples.log))
 
 
 def _threads_match_kernel(samples: Samples, stats: Stats) -> str:
@@ -146,17 +126,17 @@ def results(samples: Samples) -> Finding:
     """Oracle 2: every result is the one its edition computes, and no caller sees an older edition after a newer."""
     everybody = measure.callers(samples.log)
     if samples.log.load is None or any(caller.wrong is None or caller.stale is None for caller in everybody):
-        return _not_judged(Oracle.RESULTS, samples, "load", "stats")
+        return not_judged(Oracle.RESULTS, samples, "load", "stats")
     for caller in everybody:
         if caller.wrong:
             return Finding(
-                Oracle.RESULTS, False, f"{_who(caller)}: {caller.wrong:,} wrong of {caller.completed:,} results"
+                Oracle.RESULTS, False, f"{who(caller)}: {caller.wrong:,} wrong of {caller.completed:,} results"
             )
         if caller.stale:
             return Finding(
                 Oracle.RESULTS,
                 False,
-                f"{_who(caller)}: {caller.stale:,} of {caller.completed:,} calls ran an older edition after a newer",
+                f"{who(caller)}: {caller.stale:,} of {caller.completed:,} calls ran an older edition after a newer",
             )
     total = sum(caller.completed for caller in everybody)
     return Finding(Oracle.RESULTS, True, f"{total:,} results, none wrong, none of an older edition after a newer")
@@ -179,7 +159,7 @@ def drain(samples: Samples) -> Finding:
     if wrong:
         return Finding(Oracle.DRAIN, False, wrong)
     if stats is None or down is None:
-        return _not_judged(Oracle.DRAIN, samples, "stats", "down")
+        return not_judged(Oracle.DRAIN, samples, "stats", "down")
     return Finding(Oracle.DRAIN, True, f"{len(stats.editions)} editions, every count zero, nothing left behind")
 
 
@@ -202,7 +182,7 @@ def _references(stats: Stats) -> str:
 def interrupts(samples: Samples, cell: Cell) -> Finding:
     """Oracle 4: no interrupt raised is lost."""
     if samples.log.stats is None:
-        return _not_judged(Oracle.INTERRUPTS, samples, "stats")
+        return not_judged(Oracle.INTERRUPTS, samples, "stats")
     sources = measure.interrupt_sources(samples.log)
     if not sources:
         if catalogue.LOADS[cell.load].interrupts:
@@ -210,14 +190,14 @@ def interrupts(samples: Samples, cell: Cell) -> Finding:
         return Finding(Oracle.INTERRUPTS, True, "no interrupts in this load")
     for source in sources:
         if source.handled is None:
-            return Finding(Oracle.INTERRUPTS, None, f"not judged: {_who(source)} did not count what it handled")
+            return Finding(Oracle.INTERRUPTS, None, f"not judged: {who(source)} did not count what it handled")
         if source.raised != source.handled:
             lost = (source.raised or 0) - source.handled
             how = f"{lost:,} lost" if lost > 0 else f"{-lost:,} too many"
             return Finding(
-                Oracle.INTERRUPTS, False, f"{_who(source)}: {source.raised:,} raised, {source.handled:,} handled: {how}"
+                Oracle.INTERRUPTS, False, f"{who(source)}: {source.raised:,} raised, {source.handled:,} handled: {how}"
             )
-    told = ", ".join(f"{_who(source)} {source.raised:,}" for source in sources)
+    told = ", ".join(f"{who(source)} {source.raised:,}" for source in sources)
     return Finding(Oracle.INTERRUPTS, True, f"every interrupt handled: {told}")
 
 
@@ -238,7 +218,7 @@ def refusals(samples: Samples) -> Finding:
     """Oracle 6: what must be refused is refused, with the right error, and the state is identical afterwards."""
     cases = samples.log.refusals
     if cases is None:
-        return _not_judged(Oracle.REFUSALS, samples, "refusals")
+        return not_judged(Oracle.REFUSALS, samples, "refusals")
     for case in cases:
         if not case.refused:
             return Finding(Oracle.REFUSALS, False, f"{case.case}: was let in, expected {case.expected}")
@@ -250,105 +230,3 @@ def refusals(samples: Samples) -> Finding:
     if untried := [case for case in REFUSAL_CASES if case not in tried]:
         return Finding(Oracle.REFUSALS, None, f"not judged: never tried: {', '.join(untried)}")
     return Finding(Oracle.REFUSALS, True, f"{len(cases)} attempts refused, state unchanged")
-
-
-def promise(samples: Samples, cell: Cell) -> Finding:
-    """Oracle 7: what the mechanism says of itself: no caller sees an error unless it admits that, no hook missed."""
-    stats, calls = samples.log.stats, samples.calls
-    if stats is None or calls is None:
-        return _not_judged(Oracle.PROMISE, samples, "load", "stats")
-    if stats.nmissed:
-        return Finding(Oracle.PROMISE, False, f"{stats.nmissed:,} calls missed their hook")
-    if wrong := _cutting(samples, stats, cell):
-        return Finding(Oracle.PROMISE, False, wrong)
-    if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
-        return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
-    if calls.failed:
-        errors: Counter[str] = Counter()
-        for caller in measure.callers(samples.log):
-            errors.update(caller.errors)
-        told = ", ".join(f"{name} {count:,}" for name, count in errors.most_common(3))
-        return Finding(
-            Oracle.PROMISE,
-            False,
-            f"{calls.failed:,} of {calls.issued:,} calls failed{f' ({told})' if told else ''}, "
-            f"{cell.mechanism} promises none",
-        )
-    return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
-
-
-def _cutting(samples: Samples, stats: Stats, cell: Cell) -> str:
-    """A mechanism that cuts calls off: each is made again, none twice, and nothing reaches the old text."""
-    proof = stats.invalidate
-    if not catalogue.MECHANISMS[cell.mechanism].cuts_off:
-        return ""
-    if proof is None:
-        return "no word of the isolation proof"
-    aborted, again = sum(edition.aborted for edition in stats.editions), _made_again(samples, stats)
-    if aborted != again:
-        return f"{aborted:,} calls cut off, but {again:,} made again"
-    if proof.escaped or proof.contained != proof.probes:
-        return f"{proof.probes:,} calls through old addresses: {proof.contained:,} faulted, {proof.escaped:,} ran there"
-    if proof.misrestored:
-        return f"{proof.misrestored:,} callers did not get their context back after a fault"
-    if samples.swaps and not proof.probes and samples.swaps.done:
-        return "no call through an old address was tried"
-    for edition in stats.editions:
-        if edition.committed is not None and edition.committed != edition.settled:
-            return (
-                f"edition {edition.name} version {edition.version}: {edition.committed:,} calls did their work, "
-                f"but {edition.settled or 0:,} returned"
-            )
-    return ""
-
-
-def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:
-    """Oracle 8: calls of every kind the load asks for, and every swap asked for, really happened."""
-    log, load = samples.log, catalogue.LOADS[cell.load]
-    checks: tuple[Callable[[], str], ...] = (
-        lambda: f"the guest's tools: {log.errors[0]}" if log.errors else "",
-        lambda: _swaps_done(samples, swaps),
-        lambda: _calls_made(samples, syscalls=load.syscalls, irqs=load.interrupts),
-    )
-    for check in checks:
-        if wrong := check():
-            return Finding(Oracle.PROGRESS, False, wrong)
-    total, calls = samples.swaps, samples.calls
-    if total is None or calls is None:
-        return _not_judged(Oracle.PROGRESS, samples, "load", "stats", "swap_total")
-    return Finding(Oracle.PROGRESS, True, f"{total.done:,} swaps under {calls.issued:,} calls")
-
-
-def _swaps_done(samples: Samples, asked: int | None) -> str:
-    swaps = samples.swaps
-    if swaps is None:
-        return ""
-    asked = swaps.requested if asked is None else asked  # the guest's own word, where there is no better
-    bad = next((swap for swap in samples.log.swaps if swap.error), None)
-    why = one_line(f" (swap {bad.swap}: {bad.step}: {bad.error})") if bad else ""
-    why = f" {why}" if why else ""
-    if swaps.done == 0:
-        return f"no swap of {asked:,} was done{why}"
-    if swaps.done != asked:
-        return f"{swaps.done:,} of {asked:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed{why}"
-    if swaps.failed:
-        return f"{swaps.failed:,} swaps failed"
-    return ""
-
-
-def _calls_made(samples: Samples, *, syscalls: bool, irqs: bool) -> str:
-    log = samples.log
-    if log.load is None or log.stats is None:
-        return ""
-    if syscalls and not any(thread.completed for thread in log.load.threads):
-        return f"no system call of {len(log.load.threads)} threads completed"
-    if irqs:
-        for source in measure.interrupt_sources(log):
-            if not source.raised or not source.completed:
-                return f"{_who(source)}: {source.raised:,} interrupts raised, {source.completed:,} calls completed"
-    return ""
-
-
-def _not_judged(oracle: Oracle, samples: Samples, *parts: str) -> Finding:
-    missing = [part for part in parts if part in samples.log.missing]
-    return Finding(oracle, None, f"not judged: {', '.join(missing) or 'a count'} missing")

@@ -23,8 +23,8 @@ from enum import StrEnum
 from lab import oracles
 from lab.cell import Cell
 from lab.dmesg import Events
+from lab.finding import Finding
 from lab.measure import Samples
-from lab.oracles import Finding
 
 # What the tools say when nothing moved (kmod/tools: wait_until() in common.c, beat_until_stop() in load.c).
 _NO_PROGRESS = re.compile(r"no .+ within \d+ ms")

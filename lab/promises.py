@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Oracles 7 and 8: what the mechanism promises of itself, and that the load and the swaps really happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from lab import catalogue, measure
+from lab.catalogue import Oracle
+from lab.cell import Cell
+from lab.finding import Finding, made_again, not_judged, who
+from lab.measure import Samples
+from lab.runlog import Stats
+from lab.untrusted import one_line
+
+
+def promise(samples: Samples, cell: Cell) -> Finding:
+    """Oracle 7: what the mechanism says of itself: no caller sees an error unless it admits that, no hook missed."""
+    stats, calls = samples.log.stats, samples.calls
+    if stats is None or calls is None:
+        return not_judged(Oracle.PROMISE, samples, "load", "stats")
+    if stats.nmissed:
+        return Finding(Oracle.PROMISE, False, f"{stats.nmissed:,} calls missed their hook")
+    if wrong := _cutting(samples, stats, cell):
+        return Finding(Oracle.PROMISE, False, wrong)
+    if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
+        return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
+    if calls.failed:
+        errors: Counter[str] = Counter()
+        for caller in measure.callers(samples.log):
+            errors.update(caller.errors)
+        told = ", ".join(f"{name} {count:,}" for name, count in errors.most_common(3))
+        return Finding(
+            Oracle.PROMISE,
+            False,
+            f"{calls.failed:,} of {calls.issued:,} calls failed{f' ({told})' if told else ''}, "
+            f"{cell.mechanism} promises none",
+        )
+    return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
+
+
+def _cutting(samples: Samples, stats: Stats, cell: Cell) -> str:
+    """A mechanism that cuts calls off: each is made again, none twice, and nothing reaches the old text."""
+    proof = stats.invalidate
+    if not catalogue.MECHANISMS[cell.mechanism].cuts_off:
+        return ""
+    if proof is None:
+        return "no word of the isolation proof"
+    aborted, again = sum(edition.aborted for edition in stats.editions), made_again(samples, stats)
+    if aborted != again:
+        return f"{aborted:,} calls cut off, but {again:,} made again"
+    if proof.escaped or proof.contained != proof.probes:
+        return f"{proof.probes:,} calls through old addresses: {proof.contained:,} faulted, {proof.escaped:,} ran there"
+    if proof.misrestored:
+        return f"{proof.misrestored:,} callers did not get their context back after a fault"
+    if samples.swaps and not proof.probes and samples.swaps.done:
+        return "no call through an old address was tried"
+    for edition in stats.editions:
+        if edition.committed is not None and edition.committed != edition.settled:
+            return (
+                f"edition {edition.name} version {edition.version}: {edition.committed:,} calls did their work, "
+                f"but {edition.settled or 0:,} returned"
+            )
+    return ""
+
+
+def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:
+    """Oracle 8: calls of every kind the load asks for, and every swap asked for, really happened."""
+    log, load = samples.log, catalogue.LOADS[cell.load]
+    checks: tuple[Callable[[], str], ...] = (
+        lambda: f"the guest's tools: {log.errors[0]}" if log.errors else "",
+        lambda: _swaps_done(samples, swaps),
+        lambda: _calls_made(samples, syscalls=load.syscalls, irqs=load.interrupts),
+    )
+    for check in checks:
+        if wrong := check():
+            return Finding(Oracle.PROGRESS, False, wrong)
+    total, calls = samples.swaps, samples.calls
+    if total is None or calls is None:
+        return not_judged(Oracle.PROGRESS, samples, "load", "stats", "swap_total")
+    return Finding(Oracle.PROGRESS, True, f"{total.done:,} swaps under {calls.issued:,} calls")
+
+
+def _swaps_done(samples: Samples, asked: int | None) -> str:
+    swaps = samples.swaps
+    if swaps is None:
+        return ""
+    asked = swaps.requested if asked is None else asked  # the guest's own word, where there is no better
+    bad = next((swap for swap in samples.log.swaps if swap.error), None)
+    why = one_line(f" (swap {bad.swap}: {bad.step}: {bad.error})") if bad else ""
+    why = f" {why}" if why else ""
+    if swaps.done == 0:
+        return f"no swap of {asked:,} was done{why}"
+    if swaps.done != asked:
+        return f"{swaps.done:,} of {asked:,} swaps done, {swaps.refused:,} refused, {swaps.failed:,} failed{why}"
+    if swaps.failed:
+        return f"{swaps.failed:,} swaps failed"
+    return ""
+
+
+def _calls_made(samples: Samples, *, syscalls: bool, irqs: bool) -> str:
+    log = samples.log
+    if log.load is None or log.stats is None:
+        return ""
+    if syscalls and not any(thread.completed for thread in log.load.threads):
+        return f"no system call of {len(log.load.threads)} threads completed"
+    if irqs:
+        for source in measure.interrupt_sources(log):
+            if not source.raised or not source.completed:
+                return f"{who(source)}: {source.raised:,} interrupts raised, {source.completed:,} calls completed"
+    return ""
