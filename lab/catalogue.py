@@ -44,6 +44,7 @@ class Load:
     summary: str  # one line for `lab list loads`
     syscalls: bool  # threads call through the character device
     interrupts: bool  # edu devices and an hrtimer call from interrupt context
+    stays: bool = False  # callers stay in the old edition at every swap
     swap_s: float = 3.0  # what a swap may take on the reference host
 
 
@@ -94,6 +95,7 @@ LOADS: dict[str, Load] = {
             summary="mixed, and callers that sleep or spin 4 s inside an edition",
             syscalls=True,
             interrupts=True,
+            stays=True,
             swap_s=20.0,
         ),
     )

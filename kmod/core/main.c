@@ -111,7 +111,7 @@ static int stats_show(struct seq_file *seq, void *unused)
 	hs_stall_show(seq);
 	seq_puts(seq, ",");
 	hs_memory_show(seq);
-	/* Nothing here hangs on a kprobe or on ftrace, so there is nothing to miss. */
+	/* Nothing here hangs on a kprobe, so there is nothing to miss: a hook by ftrace is never skipped. */
 	seq_puts(seq, ",\"nmissed\":null}\n");
 	return 0;
 }

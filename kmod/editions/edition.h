@@ -96,18 +96,20 @@ static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const st
 }
 NOKPROBE_SYMBOL(edition_stay);
 
-static void edition_state_init(void *memory)
+static notrace void edition_state_init(void *memory)
 {
 	struct hs_calc_state *state = memory;
 
 	state->base = HS_CALC_BASE;
 }
 
-static int edition_register(struct hs_edition *edition)
+static notrace int edition_register(struct hs_edition *edition)
 {
 	u64 *table;
 	int i, err;
 
+	if (restart > HS_PERCOLATE || (restart == HS_COMMIT && edition->restart != HS_COMMIT))
+		return -EINVAL;	/* a method that never commits can not be waited for */
 	table = hs_zalloc(HS_TABLE_LEN * sizeof(*table));
 	if (!table)
 		return -ENOMEM;
@@ -126,7 +128,7 @@ static int edition_register(struct hs_edition *edition)
 	return err;
 }
 
-static void edition_unregister(struct hs_edition *edition)
+static notrace void edition_unregister(struct hs_edition *edition)
 {
 	hs_edition_unregister(edition);
 	hs_free((void *)edition->table);

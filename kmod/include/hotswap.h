@@ -39,7 +39,7 @@ struct hs_layout {
  *		what it has done so far does no harm when done twice. Preemption, interrupts and RCU read sections are
  *		put back as they were at the call.
  * HS_COMMIT	the same until hs_commit() says true; after that it does its work, does not sleep, and returns 0. When
- *		hs_commit() says false it returns HS_AGAIN at once. No other error after hs_commit().
+ *		hs_commit() says false it returns HS_AGAIN at once. It asks exactly once in each call that returns 0.
  * HS_PERCOLATE	as HS_RESTART, but the caller sees -ERESTART and has a recovery routine of its own
  */
 enum hs_restart {

@@ -77,7 +77,7 @@ static int up_command(int argc, char **argv)
 	const char *ring[RING];
 	char text[512];
 	__u32 sources;
-	int ctl;
+	int ctl, err;
 
 	for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++)
 		if (wanted && !strcmp(wanted, loads[i].name))
@@ -92,7 +92,13 @@ static int up_command(int argc, char **argv)
 	snprintf(text, sizeof(text), "hs_%s", mechanism);
 	if (strcmp(resolve(text), text))
 		insert_or_die(text, "");
-	insert_or_die("hs_load", load->parameters);
+	err = insert_module(resolve("hs_load"), load->parameters);
+	if (err == EOPNOTSUPP) {
+		printf("{\"skip\":\"this kernel or CPU can not do %s; the kernel log says why\"}\n", mechanism);
+		return 0;
+	}
+	if (err)
+		die("insert %s: %s", resolve("hs_load"), strerror(err));
 	fill_ring(ring, seed);
 	snprintf(text, sizeof(text), "version=1 %s", edition ?: "");
 	insert_or_die(ring[0], text);

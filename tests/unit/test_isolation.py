@@ -65,7 +65,10 @@ def lost_retry(raw: dict[str, Any]) -> None:
         (lambda raw: raw["stats"]["invalidate"].update(contained=11, escaped=1), "11 faulted, 1 ran there"),
         (lambda raw: raw["stats"]["invalidate"].update(contained=11), "11 faulted, 0 ran there"),
         (lambda raw: raw["stats"]["invalidate"].update(misrestored=1), "1 callers did not get their context back"),
-        (lambda raw: raw["stats"]["invalidate"].update(probes=0, contained=0), "no call through an old address"),
+        (
+            lambda raw: raw["stats"]["invalidate"].update(probes=0, contained=0),
+            "only 0 calls through old addresses in 2 swaps",
+        ),
         (lambda raw: raw["stats"].pop("invalidate"), "no word of the isolation proof"),
         (lambda raw: raw["stats"]["editions"][1].update(committed=45), "45 calls did their work, but 44 returned"),
         (lost_retry, "5 calls cut off, but 4 made again"),

@@ -6,8 +6,8 @@
  * record: this is the error that "Isolating operating system in-memory modules using error injection" injects.
  *
  * The kernel has no hook there, so one of its functions is redirected by ftrace (IPMODIFY: it has one owner): on x86
- * fixup_exception(), on arm64 __do_kernel_fault(), both of which every kernel-mode fault that nobody else could explain
- * passes. For faults of ours it returns at once, with the saved registers changed; all others go their way.
+ * fixup_exception(), which every kernel-mode fault passes that nobody else could explain; on arm64 do_mem_abort(), the
+ * first that gets a fault, because what comes after it may take the task's mmap lock or sleep. For faults of ours it returns at once, with the saved registers changed; all others go their way.
  * ftrace and not a kprobe: a kprobe is skipped while another one runs on that CPU, and a skip would be an oops.
  */
 
@@ -16,6 +16,7 @@
 #ifdef CONFIG_ARM64
 #include <asm/esr.h>
 #else
+#include <asm/insn.h>
 #include <asm/trapnr.h>
 #include <asm/trap_pf.h>
 #endif
@@ -34,7 +35,7 @@ static DEFINE_PER_CPU(unsigned long, fault_probes);
 #endif
 
 #ifdef CONFIG_ARM64
-#define HS_FAULT_FUNCTION "__do_kernel_fault"
+#define HS_FAULT_FUNCTION "do_mem_abort"
 
 static __always_inline void land(struct pt_regs *regs, const struct hs_guard *guard)
 {
@@ -45,7 +46,7 @@ static __always_inline void land(struct pt_regs *regs, const struct hs_guard *gu
 	regs->pstate |= HS_LANDING_FLAGS(guard) & (PSR_D_BIT | PSR_A_BIT | PSR_I_BIT | PSR_F_BIT);
 }
 
-/* __do_kernel_fault(addr, esr, regs) */
+/* do_mem_abort(far, esr, regs) */
 static __always_inline struct pt_regs *fetch_fault(const unsigned long arguments[4])
 {
 	return ESR_ELx_EC(arguments[1]) == ESR_ELx_EC_IABT_CUR ? (struct pt_regs *)arguments[2] : NULL;
@@ -61,12 +62,15 @@ static __always_inline void land(struct pt_regs *regs, const struct hs_guard *gu
 	regs->flags = HS_LANDING_FLAGS(guard);
 }
 
-/* fixup_exception(regs, trapnr, error_code, fault_addr). Without NX the error code does not tell fetches: the address does. */
+/*
+ * fixup_exception(regs, trapnr, error_code, fault_addr). Without NX the error code does not tell fetches: the address does.
+ * An instruction may reach into a page that this CPU already finds cut.
+ */
 static __always_inline struct pt_regs *fetch_fault(const unsigned long arguments[4])
 {
 	struct pt_regs *regs = (struct pt_regs *)arguments[0];
 
-	return (int)arguments[1] == X86_TRAP_PF && arguments[3] == regs->ip ? regs : NULL;
+	return (int)arguments[1] == X86_TRAP_PF && arguments[3] - regs->ip < MAX_INSN_SIZE ? regs : NULL;
 }
 #endif
 
@@ -136,7 +140,9 @@ static int fault_init(void)
 /* Context: process, may sleep; no text is cut any more. */
 static void fault_exit(void)
 {
-	unregister_ftrace_function(&fault_ops);
+	/* If ftrace has given up on itself, the hook stays, and so must its code. */
+	if (WARN_ON(unregister_ftrace_function(&fault_ops)))
+		__module_get(THIS_MODULE);
 	ftrace_free_filter(&fault_ops);
 }
 

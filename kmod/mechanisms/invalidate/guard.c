@@ -155,7 +155,7 @@ static notrace struct hs_guard *guard_of_fault(unsigned long ip, unsigned long s
 	text = guard->ref->own;
 	if (!READ_ONCE(text->cut) || ip - text->base >= (unsigned long)text->pages << PAGE_SHIFT)
 		return NULL;
-	if (sp > guard->sp || ((sp ^ guard->sp) & ~(THREAD_SIZE - 1)))
+	if (guard->sp - sp >= THREAD_SIZE)	/* another stack; x86's interrupt stacks are aligned to pages only */
 		return NULL;
 	return guard;
 }

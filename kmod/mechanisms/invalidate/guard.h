@@ -46,12 +46,14 @@ struct hs_guard {
  * struct hs_text - where an edition's code lies; hs_ref->own
  * @base:	first byte, at the start of a page
  * @pages:	whole pages
- * @cut:	non-executable now
+ * @cut:	faults in it are ours: set before it is cut, until it is mended
+ * @done:	it was cut on every CPU
  */
 struct hs_text {
 	unsigned long base;
 	unsigned int pages;
 	bool cut;
+	bool done;
 };
 
 /* guard_*.S. Whatever the fault handler puts into the registers, these return to the caller of hs_guard_call(). */

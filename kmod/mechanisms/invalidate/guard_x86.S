@@ -27,7 +27,7 @@ SYM_FUNC_START(hs_guard_call)
 	movq	%rcx, %rsi
 	CALL_NOSPEC r11
 SYM_INNER_LABEL(hs_guard_landing, SYM_L_GLOBAL)
-	ANNOTATE_NOENDBR
+	ENDBR	/* the fault may have come with the CPU still waiting for one, at the edition's first instruction */
 	addq	$8, %rsp
 	popq	%r15
 	popq	%r14

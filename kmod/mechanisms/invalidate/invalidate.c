@@ -285,11 +285,13 @@ static int cut_off(struct hs_ref *old, unsigned int timeout_ms, struct hs_draine
 	u64 start;
 	int err;
 
-	err = text_prepare(text);	/* a module loaded since may have joined its pages with others */
-	if (err)
-		return err;
+	/* Its module_init() may still be on its way back through it. */
+	if (READ_ONCE(old->edition->owner->state) != MODULE_STATE_LIVE)
+		return -EBUSY;
 	hs_ref_revoke(old);
 	err = HS_WAIT_FOR_COMMITS(old, timeout_ms);
+	/* A module loaded since its registration may have joined its pages with others. */
+	err = err ?: text_prepare(text);
 	if (err)
 		return err;
 	WRITE_ONCE(text->cut, true);
@@ -297,6 +299,7 @@ static int cut_off(struct hs_ref *old, unsigned int timeout_ms, struct hs_draine
 	start = ktime_get_ns();
 	err = HS_CUT(old);
 	figures->flush_ns = ktime_get_ns() - start;
+	text->done = !err;
 	HS_RACE("invalidate.cut");
 	return err;
 }
@@ -310,7 +313,7 @@ static int invalidate_drain(struct hs_slot *slot, struct hs_ref *old, unsigned i
 
 	if (old->restart == HS_DRAIN)
 		err = wait_for_references(old, timeout_ms);
-	if (!err && !text->cut)
+	if (!err && !text->done)
 		err = cut_off(old, timeout_ms, figures);
 	if (err)
 		return err;
@@ -325,9 +328,11 @@ static int invalidate_drain(struct hs_slot *slot, struct hs_ref *old, unsigned i
 		return err;
 	synchronize_rcu_expedited();	/* nobody looks at the record; see mechanisms/refcount.c (4) */
 	err = text_mend(text);
-	if (!err)
-		WRITE_ONCE(text->cut, false);
-	return err;
+	if (err)
+		return err;
+	WRITE_ONCE(text->cut, false);
+	text->done = false;
+	return 0;
 }
 
 static void invalidate_show(struct seq_file *seq)

@@ -10,6 +10,7 @@
 
 #include <linux/kprobes.h>
 #include <linux/mm.h>
+#include <asm/cpufeature.h>
 #include "guard.h"
 
 static int (*memory_nx)(unsigned long base, int pages);
@@ -49,6 +50,10 @@ static void *find_function(const char *name)
 
 static int text_init(void)
 {
+	if (system_uses_irq_prio_masking()) {
+		pr_err("invalidate: interrupts masked by priority (pseudo-NMI) are not supported\n");
+		return -EOPNOTSUPP;
+	}
 	memory_nx = find_function("set_memory_nx");
 	memory_x = find_function("set_memory_x");
 	memory_valid = find_function("set_memory_valid");

@@ -15,6 +15,7 @@
 
 #include <linux/cpu.h>
 #include <linux/kprobes.h>
+#include <linux/mutex.h>
 #include <linux/static_call.h>
 #include <asm/apic.h>
 #include <asm/nmi.h>
@@ -33,6 +34,7 @@ DEFINE_STATIC_CALL(hs_split, split_nothing);
 /* Which flush each CPU did last, and which is wanted. */
 static DEFINE_PER_CPU(unsigned long, flush_done);
 static unsigned long flush_wanted;
+static DEFINE_MUTEX(flush_lock);	/* one at a time, for two slots may drain at once */
 
 /* Everything, global entries and all address spaces included: writing CR4 with PGE changed does that. */
 static __always_inline void flush_this_cpu(void)
@@ -61,12 +63,14 @@ static notrace int flush_in_nmi(unsigned int type, struct pt_regs *regs)
 #define HS_FLUSH_OTHER(cpu) apic->send_IPI_mask(cpumask_of(cpu), NMI_VECTOR)
 #endif
 
-/* Context: process; not beside itself. Returns when no CPU has an older translation. */
+/* Context: process, may sleep. Returns when no CPU has an older translation. */
 static void flush_every_cpu(void)
 {
-	unsigned long wanted = flush_wanted + 1;
+	unsigned long wanted;
 	int cpu, self;
 
+	mutex_lock(&flush_lock);
+	wanted = flush_wanted + 1;
 	cpus_read_lock();	/* a CPU that comes up knows nothing */
 	self = get_cpu();
 	for_each_online_cpu(cpu)
@@ -83,6 +87,7 @@ static void flush_every_cpu(void)
 			cpu_relax();
 	put_cpu();
 	cpus_read_unlock();
+	mutex_unlock(&flush_lock);
 }
 
 /* Whether @text stands in entries of its own, split now if need be. Context: process, may sleep. Return: 0 or -errno. */
@@ -111,10 +116,13 @@ static int change_entries(const struct hs_text *text, bool cut)
 	pteval_t value;
 	pte_t *entry;
 
-	for (i = 0; i < text->pages; i++) {
+	for (i = 0; i < text->pages; i++) {	/* all or nothing */
 		entry = lookup_address(text->base + i * PAGE_SIZE, &level);
 		if (!entry || level != PG_LEVEL_4K)
-			return -EFAULT;
+			return -EAGAIN;
+	}
+	for (i = 0; i < text->pages; i++) {
+		entry = lookup_address(text->base + i * PAGE_SIZE, &level);
 		value = pte_val(*entry);
 		set_pte(entry, __pte(cut == by_nx() ? value | bit : value & ~bit));
 	}
@@ -126,7 +134,8 @@ static int text_cut(const struct hs_text *text)
 {
 	int err = change_entries(text, true);
 
-	flush_every_cpu();
+	if (!err)
+		flush_every_cpu();
 	return err;
 }
 
