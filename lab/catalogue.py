@@ -32,6 +32,7 @@ class Mechanism:
     name: str
     summary: str  # one line for `lab list mechanisms`
     calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
+    needs_idle: bool = False  # a swap needs an instant at which no caller is inside
     cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
 
@@ -69,6 +70,7 @@ MECHANISMS: dict[str, Mechanism] = {
             name="reload",
             summary="rmmod, insmod: the baseline; calls in the gap fail, and the gap is the figure",
             calls_may_fail=True,
+            needs_idle=True,
         ),
         Mechanism(
             name="refcount",
@@ -100,6 +102,13 @@ LOADS: dict[str, Load] = {
         ),
     )
 }
+
+
+def impossible(mechanism: str, load: str) -> str:
+    """Why this mechanism can never finish a swap under that load; empty where it can."""
+    if MECHANISMS[mechanism].needs_idle and LOADS[load].stays:
+        return f"{mechanism} unloads a module that nobody is in, and under {load} somebody always is"
+    return ""
 
 
 def mutants() -> dict[str, Mutant]:

@@ -81,6 +81,9 @@ class _Attempt:
     def run(self) -> None:
         """Guest, load, swaps; what comes back stays in this object."""
         cell, workshop, options = self.cell, self.workshop, self.workshop.options
+        if reason := catalogue.impossible(cell.mechanism, cell.load):
+            self._raw.data["skip"] = reason
+            return
         self.enter("build")
         machine = self._machine = workshop.machine(cell.arch, cell.kernel, cell.hardware)
         build = workshop.build(machine)

@@ -24,7 +24,7 @@ CELL = Cell("x86_64", "trixie", "refcount", "mixed")
 FULL = OSError(errno.ENOSPC, "No space left on device", "/x/disk")
 
 
-def run(tmp_path: Path, error: BaseException, *, abandoned: bool = False) -> CellResult:
+def run(tmp_path: Path, error: BaseException, *, abandoned: bool = False, cell: Cell = CELL) -> CellResult:
     """Run a cell in a workshop whose first machine fails."""
 
     def machine(*_: str) -> None:
@@ -32,8 +32,15 @@ def run(tmp_path: Path, error: BaseException, *, abandoned: bool = False) -> Cel
 
     workshop: Any = SimpleNamespace(options=RunOptions(seed=7), abandoned=abandoned, machine=machine)
     observer: Any = SimpleNamespace(cell_phase=lambda cell, phase: None)
-    folder = RunFolder.create(tmp_path, seed=7, cells=[CELL])
-    return runner.run_cell(CELL, workshop, folder, observer)
+    folder = RunFolder.create(tmp_path, seed=7, cells=[cell])
+    return runner.run_cell(cell, workshop, folder, observer)
+
+
+def test_what_can_never_finish_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    cell = Cell("x86_64", "trixie", "reload", "stuck")
+    result = run(tmp_path, AssertionError("no guest is needed to know"), cell=cell)
+    assert result.status is Status.SKIP
+    assert result.reason == "reload unloads a module that nobody is in, and under stuck somebody always is"
 
 
 @pytest.mark.parametrize(
