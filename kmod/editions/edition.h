@@ -45,7 +45,9 @@ static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 
 /*
  * Functions of an edition: not traced and not probed, since a call that is cut off never returns through what
- * kretprobes and the function-graph tracer put on the stack.
+ * kretprobes and the function-graph tracer put on the stack. The rest is not traced either: ftrace reads the place of a
+ * trace in text that may not be present, and where only init functions have one, insmod waits for a grace period on its way
+ * back, which hides what a mechanism forgot to wait for.
  */
 #define HS_EDITION_TEXT notrace noinline
 
@@ -145,7 +147,7 @@ static struct hs_edition edition = {				\
 	.call = _name##_call,					\
 	.state_init = edition_state_init,			\
 };								\
-static int __init edition_init(void)				\
+static notrace int __init edition_init(void)			\
 {								\
 	return edition_register(&edition);			\
 }								\
