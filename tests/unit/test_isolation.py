@@ -36,10 +36,10 @@ def raw_of_invalidate() -> dict[str, Any]:
     return raw
 
 
-def result_of(raw: dict[str, Any]) -> CellResult:
+def result_of(raw: dict[str, Any], cell: Cell = CELL) -> CellResult:
     samples = measure.samples(raw)
-    judged = verdict.judge(samples, Events(marked=True, lines=1), cell=CELL)
-    return cell_result(CELL, judged, samples=samples)
+    judged = verdict.judge(samples, Events(marked=True, lines=1), cell=cell)
+    return cell_result(cell, judged, samples=samples)
 
 
 def test_a_good_run_passes_with_its_figures() -> None:
@@ -80,6 +80,17 @@ def test_what_is_not_proved_fails(change: Callable[[dict[str, Any]], object], wo
     result = result_of(raw)
     assert result.status is Status.FAIL
     assert words in " ".join(one["detail"] for one in result.oracles if one["ok"] is False)
+
+
+def test_nothing_cut_off_is_a_failure_where_callers_stay() -> None:
+    raw = raw_of_invalidate()
+    for caller in (*raw["load"]["threads"], raw["stats"]["sources"][1]):
+        caller.update(retried=0, recovered=0)
+    raw["stats"]["editions"][0].update(issued=35, aborted=0)
+    raw["stats"]["invalidate"].update(faults=0)
+    assert result_of(raw).status is Status.PASS
+    stuck = result_of(raw, Cell("x86_64", "trixie", "invalidate", "stuck"))
+    assert stuck.status is Status.FAIL and "no call was cut off" in stuck.reason
 
 
 def test_a_call_cut_off_and_forgotten_breaks_conservation() -> None:
