@@ -33,6 +33,8 @@ class Mechanism:
     summary: str  # one line for `lab list mechanisms`
     calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
     needs_idle: bool = False  # a swap needs an instant at which no caller is inside
+    alternates: bool = False  # by its policy a caller may meet an older edition after a newer one
+    whole_rounds: bool = False  # calls that belong together are answered by one edition
     cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
 

@@ -34,6 +34,7 @@ class CellResult:
     mutant: str | None = None
     seed: int | None = None
     calls: dict[str, int | None] | None = None
+    rounds: dict[str, int] | None = None  # calls that belong together, and how many of them saw two editions
     swaps: dict[str, int] | None = None
     swap_ns: dict[str, dict[str, int] | None] | None = None
     blackout_ns: int | None = None
@@ -86,6 +87,7 @@ def cell_result(
         proof = samples.log.stats.invalidate if samples.log.stats else None
         figures = {
             "calls": _dict(samples.calls),
+            "rounds": _dict(samples.rounds),
             "swaps": _dict(samples.swaps),
             "swap_ns": {step: _dict(spread) for step, spread in samples.swap_ns.items()},
             "blackout_ns": samples.blackout_ns,

@@ -48,6 +48,14 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounds:
+    """Calls that belong together: a slot's and its mate's; a top half and its bottom half."""
+
+    made: int
+    torn: int  # answered by more than one edition
+
+
+@dataclass(frozen=True, slots=True)
 class Swaps:
     """How many swaps were asked for, and what became of them."""
 
@@ -96,6 +104,7 @@ class Samples:
 
     log: RunLog
     calls: Calls | None
+    rounds: Rounds | None
     swaps: Swaps | None
     swap_ns: dict[str, Spread | None]
     blackout_ns: int | None
@@ -115,6 +124,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
     return Samples(
         log=log,
         calls=_calls(log),
+        rounds=_rounds(log),
         swaps=Swaps(total.requested, total.done, total.refused, total.failed) if total else None,
         swap_ns={step: _spread(log, step) for step in STEPS},
         blackout_ns=blackout_ns,
@@ -254,6 +264,11 @@ def _calls(log: RunLog) -> Calls | None:
         wrong=_sum(caller.wrong for caller in everybody),
         stale=_sum(caller.stale for caller in everybody),
     )
+
+
+def _rounds(log: RunLog) -> Rounds | None:
+    made, torn = (_sum(getattr(caller, key) for caller in callers(log)) for key in ("rounds", "torn"))
+    return Rounds(made, torn or 0) if made is not None else None
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

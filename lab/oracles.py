@@ -26,7 +26,7 @@ def findings(samples: Samples, events: Events | None, cell: Cell, *, swaps: int 
     """Ask every oracle; `swaps` is how many the lab asked for, None where only the guest can tell."""
     return [
         conservation(samples),
-        results(samples),
+        results(samples, cell),
         drain(samples),
         interrupts(samples, cell),
         log_clean(events, cell),
@@ -122,8 +122,12 @@ def _versions_match(samples: Samples, stats: Stats) -> str:
     return ""
 
 
-def results(samples: Samples) -> Finding:
-    """Oracle 2: every result is the one its edition computes, and no caller sees an older edition after a newer."""
+def results(samples: Samples, cell: Cell) -> Finding:
+    """Oracle 2: every result is the one its edition computes; no caller sees an older edition after a newer one.
+
+    The second half is not asked of a mechanism whose policy lets editions answer in turn.
+    """
+    alternates = catalogue.MECHANISMS[cell.mechanism].alternates
     everybody = measure.callers(samples.log)
     if samples.log.load is None or any(caller.wrong is None or caller.stale is None for caller in everybody):
         return not_judged(Oracle.RESULTS, samples, "load", "stats")
@@ -132,14 +136,15 @@ def results(samples: Samples) -> Finding:
             return Finding(
                 Oracle.RESULTS, False, f"{who(caller)}: {caller.wrong:,} wrong of {caller.completed:,} results"
             )
-        if caller.stale:
+        if caller.stale and not alternates:
             return Finding(
                 Oracle.RESULTS,
                 False,
                 f"{who(caller)}: {caller.stale:,} of {caller.completed:,} calls ran an older edition after a newer",
             )
     total = sum(caller.completed for caller in everybody)
-    return Finding(Oracle.RESULTS, True, f"{total:,} results, none wrong, none of an older edition after a newer")
+    order = "editions in turn, by policy" if alternates else "none of an older edition after a newer"
+    return Finding(Oracle.RESULTS, True, f"{total:,} results, none wrong, {order}")
 
 
 def drain(samples: Samples) -> Finding:

@@ -56,6 +56,8 @@ class Caller(_Part):
     recovered: Count | None = None  # the same by a caller's own recovery routine
     wrong: Count | None = None  # results that are not the edition's
     stale: Count | None = None  # an older edition after a newer one
+    rounds: Count | None = None  # calls that belong together, made to their end
+    torn: Count | None = None  # of those, how many were answered by more than one edition
     errors: dict[Word, Count] = {}
     editions: Pairs = []  # [version, completed calls]
     versions_lost: Count = 0  # completed calls of versions that found no room in that list

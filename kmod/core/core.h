@@ -23,6 +23,14 @@
 
 struct hs_slot;
 
+/* Functions that an edition has: one for its slot, one for the slot's mate. */
+#define HS_ENTRIES	2
+
+/* In hs_call->flags. */
+enum hs_call_flags {
+	HS_CALL_MAY_WAIT = 1,	/* the caller is a task that may be made to wait before its call begins */
+};
+
 /* struct hs_count - one CPU's share of an edition's counters; only ever incremented, so that any context may. */
 struct hs_count {
 	unsigned long enter;	/* references taken */
@@ -49,7 +57,7 @@ enum hs_state {
 /**
  * struct hs_ref - the reference manager's record of one edition
  * @edition:	what registered; not to be used once the state is HS_GONE
- * @call:	edition->call
+ * @call:	edition->call, and edition->mate_call
  * @count:	its counters; NULL once folded into @total
  * @version:	edition->version
  * @identity:	edition->identity
@@ -68,7 +76,7 @@ enum hs_state {
  */
 struct hs_ref {
 	const struct hs_edition *edition;
-	int (*call)(const struct hs_edition *self, struct hs_call *call);
+	int (*call[HS_ENTRIES])(const struct hs_edition *self, struct hs_call *call);
 	struct hs_count __percpu *count;
 	u32 version;
 	u32 identity;
@@ -88,6 +96,28 @@ struct hs_ref {
 };
 
 /**
+ * struct hs_round - calls that belong together: a transaction, where the mechanism has them
+ * @slot:	the slot; its mate belongs to it
+ * @ref:	the mechanism's: the edition that all its calls find
+ * @flags:	enum hs_call_flags
+ * @who:	of whom it is, for reports: an interrupt source's name; NULL for the task
+ * @task:	name and number of the task that began it
+ * @pid:	the same
+ * @since_ns:	when
+ * @node:	the mechanism's
+ */
+struct hs_round {
+	struct hs_slot *slot;
+	struct hs_ref *ref;
+	u32 flags;
+	const char *who;
+	char task[TASK_COMM_LEN];
+	pid_t pid;
+	u64 since_ns;
+	struct list_head node;
+};
+
+/**
  * struct hs_mechanism - how editions of a slot are swapped
  * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
@@ -97,9 +127,11 @@ struct hs_ref {
  * @exit:	undo @init, after its last slot. Context: process, hs_lock held. May be NULL.
  * @call:	one reference: look up, take, run the edition's function, drop. Context: any. Return: the edition's
  *		answer, or -ENODEV if nobody stands behind the slot.
- * @get:	take a reference to the newest edition, to use its data. Context: any; the taker may sleep before
- *		@put if it runs in process context. Return: the record, or NULL.
- * @put:	drop what @get took. Context: any.
+ * @begin:	begin a transaction: every call in it finds the editions of its beginning. Context: any; waits only if
+ *		@flags of the round say so. Return: 0 or -errno. NULL where calls of a round go wherever they go.
+ * @end:	end it. Context: any.
+ * @join:	one call that belongs to a transaction of this mechanism. Context: any.
+ * @nest:	one call that the edition @ref makes of its own slot. Context: any. NULL: as any other call.
  * @admit:	whether an edition may stand behind the slot; see core/policy.h. Changes nothing. Context: process,
  *		hs_lock held. Return: 0 or -errno.
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
@@ -123,8 +155,10 @@ struct hs_mechanism {
 	int (*init)(void);
 	void (*exit)(void);
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
-	struct hs_ref *(*get)(struct hs_slot *slot);
-	void (*put)(struct hs_ref *ref);
+	int (*begin)(struct hs_round *round);
+	void (*end)(struct hs_round *round);
+	int (*join)(struct hs_round *round, struct hs_slot *slot, struct hs_call *call);
+	int (*nest)(struct hs_ref *ref, struct hs_slot *slot, struct hs_call *call);
 	int (*admit)(const struct hs_slot *slot, const struct hs_edition *edition);
 	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
@@ -140,6 +174,8 @@ struct hs_mechanism {
  * struct hs_slot - one entry of the module table
  * @ref:	who answers new references; see hs_slot_newest() and hs_slot_set()
  * @call:	mechanism->call, one load closer
+ * @entry:	which of an edition's functions it calls
+ * @mate:	a second entry, for the editions' second function, which changes with this one; a mate has none
  * @empty:	calls that found nobody, by CPU
  * @mechanism:	who swaps it
  * @node:	in the table
@@ -159,7 +195,9 @@ struct hs_slot {
 	struct hs_ref *ref;
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
 	unsigned long __percpu *empty;
+	unsigned int entry;
 
+	struct hs_slot *mate;
 	struct hs_mechanism *mechanism;
 	struct list_head node;
 	char name[HS_NAME_LEN];
@@ -219,11 +257,13 @@ static __always_inline struct hs_ref *hs_slot_newest(struct hs_slot *slot)
 	return smp_load_acquire(&slot->ref);
 }
 
-/* Context: process, hs_lock held. */
+/* The slot first, then its mate: in between, who calls both finds two editions. Context: process, hs_lock held. */
 static inline void hs_slot_set(struct hs_slot *slot, struct hs_ref *ref)
 {
 	/* Pairs with smp_load_acquire() in hs_slot_newest(). */
 	smp_store_release(&slot->ref, ref);
+	HS_RACE("table.half");
+	smp_store_release(&slot->mate->ref, ref && ref->call[1] ? ref : NULL);
 }
 
 /* The version policy; see core/policy.h. */
@@ -254,12 +294,23 @@ static __always_inline void hs_ref_failed(struct hs_ref *ref)
 	this_cpu_inc(ref->count->failed);
 }
 
-/* Run a referenced edition and say who answered. */
-static __always_inline int hs_ref_call(struct hs_ref *ref, struct hs_call *call)
+/* A look in a referenced edition's table: none of its code runs. */
+static __always_inline int hs_ref_look(struct hs_ref *ref, struct hs_call *call)
 {
 	call->version = ref->version;
 	call->identity = ref->identity;
-	return ref->call(ref->edition, call);
+	call->result = ref->edition->table[call->arg % HS_TABLE_LEN];
+	return 0;
+}
+
+/* What a slot's call asks of a referenced edition, and who answered. */
+static __always_inline int hs_ref_call(struct hs_ref *ref, const struct hs_slot *slot, struct hs_call *call)
+{
+	if (call->op == HS_OP_LOOKUP)
+		return hs_ref_look(ref, call);
+	call->version = ref->version;
+	call->identity = ref->identity;
+	return ref->call[slot->entry](ref->edition, call);
 }
 
 /* No edition stands behind the slot. */
@@ -286,6 +337,29 @@ static __always_inline int hs_dispatch_recovering(struct hs_slot *slot, struct h
 	while ((err = hs_dispatch(slot, call)) == -ERESTART)
 		call->recovered++;
 	return err;
+}
+
+/*
+ * Calls that belong together. Without transactions, what hs_round_call() finds is what any call finds.
+ * Context: any, as the mechanism's.
+ */
+static __always_inline int hs_round_begin(struct hs_round *round)
+{
+	return round->slot->mechanism->begin ? round->slot->mechanism->begin(round) : 0;
+}
+
+static __always_inline void hs_round_end(struct hs_round *round)
+{
+	if (round->slot->mechanism->end)
+		round->slot->mechanism->end(round);
+}
+
+/* @slot: the round's slot or its mate */
+static __always_inline int hs_round_call(struct hs_round *round, struct hs_slot *slot, struct hs_call *call)
+{
+	if (round->slot->mechanism->join)
+		return round->slot->mechanism->join(round, slot, call);
+	return hs_dispatch_recovering(slot, call);
 }
 
 /* table.c */
@@ -318,7 +392,7 @@ void hs_ref_revoke(struct hs_ref *ref);
 /* source.c */
 int hs_source_register(struct hs_source *source);
 void hs_source_unregister(struct hs_source *source);
-void hs_source_call(struct hs_source *source);
+u32 hs_source_call(struct hs_source *source, struct hs_round *round, u32 op);
 int hs_sources_start(void);
 void hs_sources_stop(void);
 u64 hs_sources_progress(void);

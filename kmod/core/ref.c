@@ -87,7 +87,8 @@ struct hs_ref *hs_ref_new(struct hs_slot *slot, struct hs_edition *edition)
 		return NULL;
 	}
 	ref->edition = edition;
-	ref->call = edition->call;
+	ref->call[0] = edition->call;
+	ref->call[1] = edition->mate_call;
 	ref->version = edition->version;
 	ref->identity = edition->identity;
 	ref->restart = edition->restart;
@@ -159,7 +160,7 @@ void hs_ref_gone(struct hs_ref *ref)
 	ref->total = sum;
 	ref->state = HS_GONE;
 	ref->edition = NULL;
-	ref->call = NULL;
+	memset(ref->call, 0, sizeof(ref->call));
 }
 
 /* One edition as JSON; without @counts only what a refused registration must leave as it was. */

@@ -79,10 +79,13 @@ EXPORT_SYMBOL_GPL(hs_sleep);
  */
 notrace int hs_nest(const struct hs_edition *self, struct hs_call *call)
 {
+	struct hs_slot *slot = self->ref->slot;
 	int err;
 
 	this_cpu_inc(nested.issued);
-	err = hs_dispatch_recovering(self->ref->slot, call);
+	if (slot->mechanism->nest)
+		return slot->mechanism->nest(self->ref, slot, call);
+	err = hs_dispatch_recovering(slot, call);
 	this_cpu_add(nested.again, call->retried + call->recovered);
 	return err;
 }

@@ -70,29 +70,33 @@ EXPORT_SYMBOL_GPL(hs_source_unregister);
 /**
  * hs_source_call - one call from an interrupt source: made, timed, checked, recorded
  * @source: nobody else is in this function for the same source
+ * @round: what the call belongs to, or NULL
+ * @op: enum hs_op
  *
- * Context: any; never sleeps.
+ * Context: any; never sleeps. Return: the version that answered, 0 if none did.
  */
-void hs_source_call(struct hs_source *source)
+u32 hs_source_call(struct hs_source *source, struct hs_round *round, u32 op)
 {
+	struct hs_slot *slot = op == HS_OP_SEAL ? source->slot->mate : source->slot;
 	struct hs_recorder *rec = source->rec;
-	struct hs_call call = { .arg = hs_random(&source->random), .op = HS_OP_CALC };
+	struct hs_call call = { .arg = hs_random(&source->random), .op = op };
 	u64 start, end;
 	bool right;
 	int err;
 
 	rec->issued++;
 	start = ktime_get_ns();
-	err = hs_dispatch_recovering(source->slot, &call);
+	err = round ? hs_round_call(round, slot, &call) : hs_dispatch_recovering(slot, &call);
 	end = ktime_get_ns();
 	rec->retried += call.retried;
 	rec->recovered += call.recovered;
 	if (err) {
 		rec->failed++;
-		return;
+		return 0;
 	}
-	right = call.result == hs_expected(call.identity, call.version, 0, call.arg);
+	right = call.result == hs_expected(call.identity, call.version, op, call.arg);
 	hs_record_done(rec, READ_ONCE(phase), start, end, call.version, right);
+	return call.version;
 }
 EXPORT_SYMBOL_GPL(hs_source_call);
 

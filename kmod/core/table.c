@@ -107,6 +107,7 @@ static void free_slot(struct hs_slot *slot)
 		drop_mechanism(slot->mechanism);
 	hs_free_percpu(slot->empty);
 	hs_free(slot->state);
+	hs_free(slot->mate);
 	hs_free(slot);
 }
 
@@ -120,7 +121,8 @@ static struct hs_slot *new_slot(const char *name)
 		return ERR_PTR(mech ? -ENOMEM : -ENOENT);
 	INIT_LIST_HEAD(&slot->refs);
 	slot->empty = hs_alloc_percpu(sizeof(long));
-	err = slot->empty ? hold_mechanism(mech) : -ENOMEM;
+	slot->mate = hs_zalloc(sizeof(*slot->mate));
+	err = slot->empty && slot->mate ? hold_mechanism(mech) : -ENOMEM;
 	if (err) {
 		free_slot(slot);
 		return ERR_PTR(err);
@@ -128,6 +130,7 @@ static struct hs_slot *new_slot(const char *name)
 	slot->mechanism = mech;
 	slot->call = mech->call;
 	strscpy(slot->name, name, sizeof(slot->name));
+	*slot->mate = (struct hs_slot) { .mechanism = mech, .call = mech->call, .entry = 1, .empty = slot->empty };
 	list_add_tail(&slot->node, &slots);
 	return slot;
 }

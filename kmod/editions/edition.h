@@ -138,6 +138,16 @@ static notrace void edition_unregister(struct hs_edition *edition)
 
 #define HS_CALC_EDITION(_name, _identity, _restart, _summary)	\
 NOKPROBE_SYMBOL(_name##_call);					\
+static HS_EDITION_TEXT int _name##_seal(const struct hs_edition *self, struct hs_call *call) \
+{								\
+	u64 x = edition_argument(self, ~call->arg);		\
+								\
+	if (_restart == HS_COMMIT && !hs_commit(self))		\
+		return HS_AGAIN;				\
+	call->result = hs_algorithm(_identity, x, version);	\
+	return 0;						\
+}								\
+NOKPROBE_SYMBOL(_name##_seal);					\
 static struct hs_edition edition = {				\
 	.slot = HS_CALC_SLOT,					\
 	.name = #_name,						\
@@ -145,6 +155,7 @@ static struct hs_edition edition = {				\
 	.restart = _restart,					\
 	.owner = THIS_MODULE,					\
 	.call = _name##_call,					\
+	.mate_call = _name##_seal,				\
 	.state_init = edition_state_init,			\
 };								\
 static notrace int __init edition_init(void)			\

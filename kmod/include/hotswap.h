@@ -64,6 +64,7 @@ enum hs_restart {
  * @owner:	THIS_MODULE
  * @call:	does one call. Context: any; sleeps only if the call asks for it. Return: 0, or a negative
  *		errno that the caller gets. Must not hold a lock when it returns.
+ * @mate_call:	does one call of the slot's mate, a second entry that is always swapped together with the slot; may be NULL
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
  * @table:	look-up table that callers read under a reference, or NULL
  * @state:	set by the core before @call can run: the slot's state
@@ -79,6 +80,7 @@ struct hs_edition {
 	enum hs_restart restart;
 	struct module *owner;
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
+	int (*mate_call)(const struct hs_edition *self, struct hs_call *call);
 	void (*state_init)(void *state);
 	const u64 *table;
 	void *state;

@@ -12,6 +12,7 @@
 #define HS_ALGORITHMS_H
 
 #include <linux/types.h>
+#include <uapi/hotswap.h>
 
 /* hs_identity - which algorithm an edition is; 0 is no edition. */
 enum hs_identity {
@@ -90,10 +91,14 @@ static inline __u64 hs_algorithm(__u32 identity, __u64 x, __u32 version)
 	return 0;
 }
 
-/* What a caller must get from that edition: @lookup for its table, else its function. */
-static inline __u64 hs_expected(__u32 identity, __u32 version, int lookup, __u64 arg)
+/* What a caller must get from that edition, by enum hs_op: from its function, its table, or its function for the mate. */
+static inline __u64 hs_expected(__u32 identity, __u32 version, __u32 op, __u64 arg)
 {
-	return hs_algorithm(identity, (lookup ? arg % HS_TABLE_LEN : arg) + HS_CALC_BASE, version);
+	if (op == HS_OP_LOOKUP)
+		arg %= HS_TABLE_LEN;
+	else if (op == HS_OP_SEAL)
+		arg = ~arg;
+	return hs_algorithm(identity, arg + HS_CALC_BASE, version);
 }
 
 #endif /* HS_ALGORITHMS_H */

@@ -34,6 +34,8 @@ struct hs_pair {
  * @wrong:	results that are not the one their edition computes
  * @retried:	times that a call was cut off and made again through the module table
  * @recovered:	times that a caller's recovery routine made it again
+ * @rounds:	calls that belong together, made to their end
+ * @torn:	of those, how many were answered by more than one edition
  * @stale:	results of an older edition after this caller had seen a newer one
  * @newest:	highest version seen
  * @versions:	used entries of @version
@@ -47,7 +49,7 @@ struct hs_pair {
  * @hist:	latencies by phase and hs_bucket()
  */
 struct hs_recorder {
-	__u64 issued, completed, failed, wrong, stale, retried, recovered;
+	__u64 issued, completed, failed, wrong, stale, retried, recovered, rounds, torn;
 	__u32 newest, versions;
 	__u64 versions_lost;
 	__u64 last_ns, gap_floor_ns;
@@ -152,6 +154,7 @@ static inline __u64 hs_random(__u64 *state)
 	print(out, "\"issued\":%llu,\"completed\":%llu,\"failed\":%llu,\"wrong\":%llu,\"stale\":%llu,",	\
 	      (rec)->issued, (rec)->completed, (rec)->failed, (rec)->wrong, (rec)->stale);		\
 	print(out, "\"retried\":%llu,\"recovered\":%llu,", (rec)->retried, (rec)->recovered);		\
+	print(out, "\"rounds\":%llu,\"torn\":%llu,", (rec)->rounds, (rec)->torn);				\
 	print(out, "\"versions_lost\":%llu,\"editions\":[", (rec)->versions_lost);			\
 	for (i_ = 0; i_ < (rec)->versions; i_++)							\
 		print(out, "%s[%llu,%llu]", i_ ? "," : "", (rec)->version[i_].a, (rec)->version[i_].b);	\

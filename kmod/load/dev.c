@@ -3,13 +3,15 @@
  * hotswap load: system calls.
  *
  * Purpose: /dev/hotswap, where each HS_CALL ioctl is one reference to slot "calc" from process context: a call of the
- * edition's function, or a look in its table (a data resource, read under the same kind of reference).
+ * edition's function, or a look in its table (a data resource, read under the same kind of reference). The calls of one open
+ * file between HS_BEGIN and HS_END are one transaction, for mechanisms that have them.
  *
  * Usage: insmod hs_load.ko from=syscall, then ./hs-load --load syscall
  */
 
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/mutex.h>
 #include <linux/uaccess.h>
 #include "../core/core.h"
 
@@ -20,25 +22,65 @@ struct dev_count {
 };
 static DEFINE_PER_CPU(struct dev_count, dev_count);
 
-static int look_up(struct hs_call *call)
-{
-	struct hs_ref *ref = dev_slot->mechanism->get(dev_slot);
+/* struct dev_file - an open file: the calls of one who calls, and the transaction they may belong to */
+struct dev_file {
+	struct mutex lock;	/* guards the rest; a transaction's calls come one at a time */
+	bool open;
+	struct hs_round round;
+};
 
-	if (!ref)
-		return -ENODEV;
-	call->version = ref->version;
-	call->identity = ref->identity;
-	call->result = ref->edition->table[call->arg % HS_TABLE_LEN];
-	dev_slot->mechanism->put(ref);
-	return 0;
+static int dev_begin(struct dev_file *self)
+{
+	int err = -EBUSY;
+
+	mutex_lock(&self->lock);
+	if (!self->open) {
+		self->round = (struct hs_round) { .slot = dev_slot, .flags = HS_CALL_MAY_WAIT };
+		err = hs_round_begin(&self->round);
+		self->open = !err;
+	}
+	mutex_unlock(&self->lock);
+	return err;
+}
+
+static int dev_end(struct dev_file *self)
+{
+	int err = -EINVAL;
+
+	mutex_lock(&self->lock);
+	if (self->open) {
+		hs_round_end(&self->round);
+		self->open = false;
+		err = 0;
+	}
+	mutex_unlock(&self->lock);
+	return err;
+}
+
+static int dev_call(struct dev_file *self, struct hs_call *call)
+{
+	struct hs_slot *slot = call->op == HS_OP_SEAL ? dev_slot->mate : dev_slot;
+	int err;
+
+	if (!READ_ONCE(self->open))
+		return hs_dispatch_recovering(slot, call);
+	mutex_lock(&self->lock);
+	err = self->open ? hs_round_call(&self->round, slot, call) : hs_dispatch_recovering(slot, call);
+	mutex_unlock(&self->lock);
+	return err;
 }
 
 static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg)
 {
 	struct hs_call __user *user = (void __user *)arg;
+	struct dev_file *self = file->private_data;
 	struct hs_call call;
 	int err;
 
+	if (command == HS_BEGIN)
+		return dev_begin(self);
+	if (command == HS_END)
+		return dev_end(self);
 	if (command != HS_CALL)
 		return -ENOTTY;
 	if (copy_from_user(&call, user, sizeof(call)))
@@ -47,13 +89,35 @@ static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg
 	    (call.stay_us && call.op != HS_OP_CALC))
 		return -EINVAL;
 	call.retried = call.recovered = 0;
+	call.flags = HS_CALL_MAY_WAIT;
 	this_cpu_inc(dev_count.issued);
-	err = call.op == HS_OP_LOOKUP ? look_up(&call) : hs_dispatch_recovering(dev_slot, &call);
+	err = dev_call(self, &call);
 	if (err)
 		this_cpu_inc(dev_count.failed);
 	else
 		this_cpu_inc(dev_count.completed);
 	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : err;
+}
+
+static int dev_open(struct inode *inode, struct file *file)
+{
+	struct dev_file *self = hs_zalloc(sizeof(*self));
+
+	if (!self)
+		return -ENOMEM;
+	mutex_init(&self->lock);
+	file->private_data = self;
+	return 0;
+}
+
+/* Of a process that died in the middle of a transaction, too. */
+static int dev_release(struct inode *inode, struct file *file)
+{
+	struct dev_file *self = file->private_data;
+
+	dev_end(self);
+	hs_free(self);
+	return 0;
 }
 
 static void dev_totals(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed)
@@ -70,6 +134,8 @@ static void dev_totals(struct hs_source *source, u64 *issued, u64 *completed, u6
 
 static const struct file_operations dev_fops = {
 	.owner = THIS_MODULE,
+	.open = dev_open,
+	.release = dev_release,
 	.unlocked_ioctl = dev_ioctl,
 };
 

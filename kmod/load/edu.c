@@ -4,6 +4,7 @@
  *
  * Purpose: real device interrupts (MSI) that call slot "calc" from the hard interrupt handler. A thread raises one and
  * waits until the handler has had it before it raises the next, so raised and handled can be compared one by one.
+ * One in four has a bottom half, a work item: the two are one round of calls, begun in the top half.
  *
  * Usage: qemu ... -device edu; insmod hs_load.ko from=edu
  */
@@ -12,11 +13,13 @@
 #include <linux/interrupt.h>
 #include <linux/kthread.h>
 #include <linux/pci.h>
+#include <linux/workqueue.h>
 #include "../core/core.h"
 
 #define EDU_STATUS	0x24	/* which interrupts are raised */
 #define EDU_RAISE	0x60
 #define EDU_ACKNOWLEDGE	0x64
+#define EDU_BOTTOM_HALF	4	/* one interrupt in so many has one */
 #define EDU_LATE_MS	100	/* look at the device when the handler takes longer */
 #define EDU_LOST_LOOKS	300	/* and give a raised interrupt up after so many looks */
 
@@ -27,6 +30,9 @@ struct edu {
 	int irq;
 	struct completion handled;
 	struct task_struct *thread;
+	struct work_struct bottom_half;
+	struct hs_round round;	/* from the top half to the end of the bottom half */
+	u32 version;		/* that answered the top half; 0: nobody */
 };
 
 /* The device would not raise another interrupt while the last one stands. */
@@ -35,12 +41,37 @@ static inline void edu_acknowledge(struct edu *edu, u32 status)
 	iowrite32(status, edu->bar + EDU_ACKNOWLEDGE);
 }
 
-/* One interrupt, served by the edition behind the slot. */
-static inline void edu_serve(struct edu *edu)
+static void edu_handled(struct edu *edu)
 {
-	hs_source_call(&edu->source);
 	WRITE_ONCE(edu->source.handled, edu->source.handled + 1);
 	complete(&edu->handled);
+}
+
+static void edu_bottom_half(struct work_struct *work)
+{
+	struct edu *edu = container_of(work, struct edu, bottom_half);
+	struct hs_recorder *rec = edu->source.rec;
+	u32 version = hs_source_call(&edu->source, &edu->round, HS_OP_SEAL);
+
+	hs_round_end(&edu->round);
+	if (version && edu->version) {
+		rec->rounds++;
+		rec->torn += version != edu->version;
+	}
+	edu_handled(edu);
+}
+
+/* One interrupt, served by the edition behind the slot; the producer waits for the bottom half, if it has one. */
+static inline void edu_serve(struct edu *edu)
+{
+	edu->round = (struct hs_round) { .slot = edu->source.slot, .who = "edu" };
+	if (edu->source.raised % EDU_BOTTOM_HALF || hs_round_begin(&edu->round)) {
+		hs_source_call(&edu->source, NULL, HS_OP_CALC);
+		edu_handled(edu);
+		return;
+	}
+	edu->version = hs_source_call(&edu->source, &edu->round, HS_OP_CALC);
+	schedule_work(&edu->bottom_half);
 }
 
 static irqreturn_t edu_interrupt(int irq, void *data)
@@ -69,6 +100,7 @@ static void edu_wait(struct edu *edu)
 		if (ioread32(edu->bar + EDU_STATUS))
 			continue;
 		synchronize_irq(edu->irq);
+		flush_work(&edu->bottom_half);
 		try_wait_for_completion(&edu->handled);
 		return;
 	}
@@ -105,6 +137,7 @@ static void edu_stop(struct hs_source *source)
 
 	kthread_stop(edu->thread);
 	synchronize_irq(edu->irq);
+	flush_work(&edu->bottom_half);
 }
 
 static int edu_claim(struct edu *edu)
@@ -136,6 +169,7 @@ static int edu_probe(struct pci_dev *pci, const struct pci_device_id *id)
 		return err;
 	edu->pci = pci;
 	init_completion(&edu->handled);
+	INIT_WORK(&edu->bottom_half, edu_bottom_half);
 	edu->source.name = "edu";
 	edu->source.start = edu_start;
 	edu->source.stop = edu_stop;

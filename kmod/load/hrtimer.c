@@ -31,7 +31,7 @@ static enum hrtimer_restart timer_fired(struct hrtimer *timer)
 	struct timer_source *self = container_of(timer, struct timer_source, timer);
 	struct hs_source *source = &self->source;
 
-	hs_source_call(source);
+	hs_source_call(source, NULL, HS_OP_CALC);
 	WRITE_ONCE(source->handled, source->handled + 1);
 	source->overruns += hrtimer_forward_now(timer, ns_to_ktime((u64)period_us * NSEC_PER_USEC)) - 1;
 	source->raised++;

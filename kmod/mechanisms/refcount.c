@@ -85,7 +85,7 @@ static notrace int refcount_call(struct hs_slot *slot, struct hs_call *call)
 
 	if (unlikely(!ref))
 		return hs_slot_empty(slot);
-	err = hs_ref_call(ref, call);
+	err = hs_ref_call(ref, slot, call);
 	refcount_put(ref);
 	return err;
 }
@@ -131,8 +131,6 @@ static struct hs_mechanism refcount = {
 	.owner = THIS_MODULE,
 	.order = HS_NEW_FIRST,
 	.call = refcount_call,
-	.get = refcount_get,
-	.put = refcount_put,
 	.admit = hs_policy_check,
 	.adopt = refcount_adopt,
 	.publish = refcount_publish,

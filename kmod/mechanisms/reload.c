@@ -66,7 +66,7 @@ static notrace int reload_call(struct hs_slot *slot, struct hs_call *call)
 
 	if (unlikely(!ref))
 		return -ENODEV;
-	err = hs_ref_call(ref, call);
+	err = hs_ref_call(ref, slot, call);
 	reload_put(ref);
 	return err;
 }
@@ -163,8 +163,6 @@ static struct hs_mechanism reload = {
 	.init = reload_init,
 	.exit = reload_exit,
 	.call = reload_call,
-	.get = reload_get,
-	.put = reload_put,
 	.admit = hs_policy_check,
 	.adopt = reload_adopt,
 	.publish = reload_publish,

@@ -9,14 +9,14 @@
 
 #include "../core/core.h"
 
-static __always_inline int call_for_long(struct hs_ref *ref, struct hs_call *call)
+static __always_inline int call_for_long(struct hs_ref *ref, const struct hs_slot *slot, struct hs_call *call)
 {
 	if (call->stay_us)
 		call->stay_us = 300000;
-	return hs_ref_call(ref, call);
+	return hs_ref_call(ref, slot, call);
 }
 
-#define hs_ref_call(ref, call) call_for_long(ref, call)
+#define hs_ref_call(ref, slot, call) call_for_long(ref, slot, call)
 #define hs_ref_outstanding(ref) 0
 #include "../mechanisms/refcount.c"
 #include "mechanism.h"

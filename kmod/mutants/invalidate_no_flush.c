@@ -32,7 +32,7 @@ static void hold_translation(void *argument)
 	struct hs_guard guard = { .probe = true };
 	struct hs_call call = { };
 
-	guarded_call(&guard, holder->old, &call);
+	guarded_call(&guard, holder->old, 0, &call);
 	atomic_set(&holder->step, 1);
 	while (atomic_read(&holder->step) != 2)
 		cpu_relax();

@@ -9,7 +9,7 @@
  * Usage: ./hs-load --load syscall|irq|mixed|stuck [--threads 4] [--seed 1] [--deadline-ms N] [--stay KIND --stay-us N]
  *
  * Each thread has its own recorder and its own seeded arguments. One call in 8 looks the table up, one in 256 sleeps
- * for up to half a millisecond inside the edition.
+ * for up to half a millisecond inside the edition, and one in 16 begins a round: two calls that belong together.
  *
  * Load `stuck` is `mixed` with two threads more, of which one sleeps and one spins for four seconds inside the edition
  * in each of its calls; --stay and --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
@@ -44,37 +44,67 @@ struct caller {
 
 static struct phase_page *page;
 
+/* Make it, time it, check it, record it. Returns the version that answered, 0 if none did. */
+static __u32 make_call(struct caller *caller, struct hs_call *call)
+{
+	struct hs_recorder *rec = &caller->rec;
+	__u32 phase = page->phase;
+	__u64 start = now_ns();
+	int err;
+
+	rec->issued++;
+	err = ioctl(caller->fd, HS_CALL, call) ? errno : 0;
+	rec->retried += call->retried;
+	rec->recovered += call->recovered;
+	if (err) {
+		rec->failed++;
+		caller->errors[err < ERRNO_MAX ? err : 0]++;
+		return 0;
+	}
+	hs_record_done(rec, phase, start, now_ns(), call->version,
+		       call->result == hs_expected(call->identity, call->version, call->op, call->arg));
+	if (!caller->stay_us)
+		page->thread[caller->id].completed = rec->completed;
+	return call->version;
+}
+
+/* The slot's function and its mate's, as one: where there are transactions, one edition answers both. */
+static void one_round(struct caller *caller, __u64 random)
+{
+	struct hs_call calc = { .arg = random }, seal = { .arg = ~random, .op = HS_OP_SEAL };
+	__u32 first, second;
+
+	if (random % 256 == 2)
+		calc.stay_us = 1 + (random >> 32) % 500;
+	if (ioctl(caller->fd, HS_BEGIN))
+		die("HS_BEGIN: %s", strerror(errno));
+	first = make_call(caller, &calc);
+	second = make_call(caller, &seal);
+	if (ioctl(caller->fd, HS_END))
+		die("HS_END: %s", strerror(errno));
+	if (!first || !second)
+		return;
+	caller->rec.rounds++;
+	caller->rec.torn += first != second;
+}
+
 static void one_call(struct caller *caller)
 {
 	__u64 random = hs_random(&caller->random);
 	struct hs_call call = { .arg = random };
-	struct hs_recorder *rec = &caller->rec;
-	__u32 phase = page->phase;
-	__u64 start;
-	int err;
 
 	if (caller->stay_us) {
 		call.stay = caller->stay;
 		call.stay_us = caller->stay_us;
 	} else if (random % 8 == 0) {
 		call.op = HS_OP_LOOKUP;
+	} else if (random % 16 == 2) {
+		one_round(caller, random);
+		return;
 	} else if (random % 256 == 1) {
 		call.stay_us = 1 + (random >> 32) % 500;
 	}
-	rec->issued++;
-	start = now_ns();
-	err = ioctl(caller->fd, HS_CALL, &call) ? errno : 0;
-	rec->retried += call.retried;
-	rec->recovered += call.recovered;
-	if (err) {
-		rec->failed++;
-		caller->errors[err < ERRNO_MAX ? err : 0]++;
-		return;
-	}
-	hs_record_done(rec, phase, start, now_ns(), call.version,
-		       call.result == hs_expected(call.identity, call.version, call.op == HS_OP_LOOKUP, call.arg));
-	if (!caller->stay_us)
-		page->thread[caller->id].completed = rec->completed;
+	make_call(caller, &call);
 }
 
 static void *run_caller(void *argument)

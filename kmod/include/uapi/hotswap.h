@@ -19,6 +19,7 @@
 enum hs_op {
 	HS_OP_CALC = 0,		/* run the edition's function */
 	HS_OP_LOOKUP = 1,	/* read the edition's look-up table: a data resource, no edition code runs */
+	HS_OP_SEAL = 2,		/* run the function that the same editions have behind the slot's mate */
 	HS_OP_NR,
 };
 
@@ -44,7 +45,7 @@ enum hs_stay {
  * @stay:	in: enum hs_stay
  * @retried:	out: how often it was cut off and made again through the module table
  * @recovered:	out: how often its caller's recovery routine made it again
- * @pad:	0
+ * @flags:	the kernel's own: enum hs_call_flags
  */
 struct hs_call {
 	__u64 arg;
@@ -56,10 +57,12 @@ struct hs_call {
 	__u32 stay;
 	__u32 retried;
 	__u32 recovered;
-	__u32 pad;
+	__u32 flags;
 };
 
 #define HS_CALL		_IOWR('h', 1, struct hs_call)
+#define HS_BEGIN	_IO('h', 2)	/* calls of this open file belong to one transaction; EBUSY if one is open */
+#define HS_END		_IO('h', 3)	/* until here, or until the file is closed; EINVAL if none is open */
 
 /* When in a run a call happened. Latencies are kept apart by phase. */
 enum hs_phase {

@@ -125,14 +125,15 @@ static notrace void restore_context(const struct hs_guard *guard)
 }
 
 /* One call of the edition. Return: its answer, HS_AGAIN if it was cut off, -EUSERS if there is no room for a record. */
-static notrace int guarded_call(struct hs_guard *guard, struct hs_ref *ref, struct hs_call *call)
+static notrace int guarded_call(struct hs_guard *guard, struct hs_ref *ref, unsigned int entry,
+				struct hs_call *call)
 {
 	int err;
 
 	guard->ref = ref;
 	if (!push_guard(guard))
 		return -EUSERS;
-	err = hs_guard_call(guard, ref->call, ref->edition, call);
+	err = hs_guard_call(guard, ref->call[entry], ref->edition, call);
 	if (err == HS_AGAIN)
 		restore_context(guard);
 	pop_guard(guard);

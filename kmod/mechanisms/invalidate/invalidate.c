@@ -33,7 +33,6 @@
 #include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
-#include <linux/sched/signal.h>
 #include <linux/smp.h>
 #include <linux/swait.h>
 #include "../../compat.h"
@@ -94,11 +93,6 @@ static notrace void end_reference(struct hs_ref *ref, enum ending how)
 	preempt_enable_notrace();
 }
 
-static notrace void invalidate_put(struct hs_ref *ref)
-{
-	end_reference(ref, COMPLETED);
-}
-
 #ifndef HS_MAY_RETRY
 #define HS_MAY_RETRY true
 #endif
@@ -117,10 +111,15 @@ static notrace int invalidate_call(struct hs_slot *slot, struct hs_call *call)
 		ref = invalidate_get(slot);
 		if (unlikely(!ref))
 			return hs_slot_empty(slot);
+		if (call->op == HS_OP_LOOKUP) {
+			err = hs_ref_look(ref, call);
+			end_reference(ref, COMPLETED);
+			return err;
+		}
 		call->version = ref->version;
 		call->identity = ref->identity;
 		restart = ref->restart;
-		err = guarded_call(&guard, ref, call);
+		err = guarded_call(&guard, ref, slot->entry, call);
 		if (likely(err != HS_AGAIN && err != -EUSERS)) {
 			if (restart == HS_COMMIT && !err)
 				this_cpu_inc(ref->count->settled);
@@ -147,7 +146,7 @@ static void invalidate_release(struct hs_slot *slot, struct hs_ref *ref)
 /* The edition's function must lie in its module's text, or cutting that would cut off nothing. */
 static int invalidate_adopt(struct hs_slot *slot, struct hs_ref *ref)
 {
-	unsigned long call = (unsigned long)ref->call;
+	unsigned long call = (unsigned long)ref->call[0], mate = (unsigned long)ref->call[1];
 	struct hs_text *text = hs_zalloc(sizeof(*text));
 	unsigned int size;
 	const void *base;
@@ -159,7 +158,7 @@ static int invalidate_adopt(struct hs_slot *slot, struct hs_ref *ref)
 	text->base = (unsigned long)base;
 	text->pages = DIV_ROUND_UP(size, PAGE_SIZE);
 	err = -EFAULT;
-	if (call - text->base >= size || !PAGE_ALIGNED(base))
+	if (call - text->base >= size || (mate && mate - text->base >= size) || !PAGE_ALIGNED(base))
 		goto free;
 	err = text_prepare(text);
 	if (err)
@@ -230,7 +229,7 @@ static notrace void probe_old(void *old)
 	struct hs_call call = { };
 
 	atomic_inc(&probes);
-	if (guarded_call(&guard, old, &call) != HS_AGAIN)
+	if (guarded_call(&guard, old, 0, &call) != HS_AGAIN)
 		atomic_inc(&probes_escaped);
 }
 
@@ -370,8 +369,6 @@ static struct hs_mechanism invalidate = {
 	.init = invalidate_init,
 	.exit = invalidate_exit,
 	.call = invalidate_call,
-	.get = invalidate_get,
-	.put = invalidate_put,
 	.admit = hs_policy_check,
 	.adopt = invalidate_adopt,
 	.publish = invalidate_publish,

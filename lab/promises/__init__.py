@@ -9,12 +9,14 @@ from collections.abc import Callable
 from lab import catalogue, measure
 from lab.catalogue import Oracle
 from lab.cell import Cell
-from lab.finding import Finding, made_again, not_judged, who
+from lab.finding import Finding, not_judged, who
 from lab.measure import Samples
+from lab.promises import invalidate
 from lab.runlog import Stats
 from lab.untrusted import one_line
 
-PROBES = 5  # calls through the old address at each swap: four from a task, one or more from a hard interrupt
+# What a mechanism promises beyond what all do: says how it was broken, or nothing. A file for each.
+_OWN: dict[str, Callable[[Samples, Stats, Cell], str]] = {"invalidate": invalidate.broken}
 
 
 def promise(samples: Samples, cell: Cell) -> Finding:
@@ -24,7 +26,8 @@ def promise(samples: Samples, cell: Cell) -> Finding:
         return not_judged(Oracle.PROMISE, samples, "load", "stats")
     if stats.nmissed:
         return Finding(Oracle.PROMISE, False, f"{stats.nmissed:,} calls missed their hook")
-    if wrong := _cutting(samples, stats, cell):
+    own = _OWN.get(cell.mechanism)
+    if wrong := (own(samples, stats, cell) if own else "") or _whole_rounds(samples, cell):
         return Finding(Oracle.PROMISE, False, wrong)
     if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
         return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
@@ -42,32 +45,13 @@ def promise(samples: Samples, cell: Cell) -> Finding:
     return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
 
 
-def _cutting(samples: Samples, stats: Stats, cell: Cell) -> str:
-    """A mechanism that cuts calls off: each is made again, none twice, and nothing reaches the old text."""
-    proof = stats.invalidate
-    if not catalogue.MECHANISMS[cell.mechanism].cuts_off:
+def _whole_rounds(samples: Samples, cell: Cell) -> str:
+    rounds = samples.rounds
+    if rounds is None or not catalogue.MECHANISMS[cell.mechanism].whole_rounds:
         return ""
-    if proof is None:
-        return "no word of the isolation proof"
-    aborted, again = sum(edition.aborted for edition in stats.editions), made_again(samples, stats)
-    if aborted != again:
-        return f"{aborted:,} calls cut off, but {again:,} made again"
-    if proof.escaped or proof.contained != proof.probes:
-        return f"{proof.probes:,} calls through old addresses: {proof.contained:,} faulted, {proof.escaped:,} ran there"
-    if proof.misrestored:
-        return f"{proof.misrestored:,} callers did not get their context back after a fault"
-    done = samples.swaps.done if samples.swaps else 0
-    if proof.probes < done * PROBES:
-        return f"only {proof.probes:,} calls through old addresses in {done:,} swaps"
-    if done and catalogue.LOADS[cell.load].stays and not (aborted and proof.faults):
-        return "no call was cut off, with callers that stay"
-    for edition in stats.editions:
-        if edition.committed is not None and edition.committed != edition.settled:
-            return (
-                f"edition {edition.name} version {edition.version}: {edition.committed:,} calls did their work, "
-                f"but {edition.settled or 0:,} returned"
-            )
-    return ""
+    if rounds.torn:
+        return f"{rounds.torn:,} of {rounds.made:,} rounds of calls were answered by more than one edition"
+    return "" if rounds.made else "no round of calls was made"
 
 
 def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:
