@@ -14,6 +14,7 @@
 #include "source.c"
 #include "stall.c"
 #include "race.c"
+#include "hook.c"
 #include "../mechanisms/refcount.c"
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"

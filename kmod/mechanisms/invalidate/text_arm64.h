@@ -3,14 +3,14 @@
  * hotswap mechanism: invalidate - page protection, arm64.
  *
  * Purpose: make an edition's pages non-executable, or not valid. The kernel's own functions do it: they are not exported,
- * so a probe that is never armed for long tells where they are. The CPU broadcasts the flush, so nobody is waited for.
+ * so they are looked for by name. The CPU broadcasts the flush, so nobody is waited for.
  */
 #ifndef HS_TEXT_ARM64_H
 #define HS_TEXT_ARM64_H
 
-#include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <asm/cpufeature.h>
+#include "../../core/hook.h"
 #include "guard.h"
 
 static int (*memory_nx)(unsigned long base, int pages);
@@ -38,25 +38,15 @@ static int text_mend(const struct hs_text *text)
 	return by_nx() ? memory_x(text->base, text->pages) : memory_valid(text->base, text->pages, 1);
 }
 
-static void *find_function(const char *name)
-{
-	struct kprobe probe = { .symbol_name = name };
-
-	if (register_kprobe(&probe))
-		return NULL;
-	unregister_kprobe(&probe);
-	return probe.addr;
-}
-
 static int text_init(void)
 {
 	if (system_uses_irq_prio_masking()) {
 		pr_err("invalidate: interrupts masked by priority (pseudo-NMI) are not supported\n");
 		return -EOPNOTSUPP;
 	}
-	memory_nx = find_function("set_memory_nx");
-	memory_x = find_function("set_memory_x");
-	memory_valid = find_function("set_memory_valid");
+	memory_nx = (void *)hs_find_symbol("set_memory_nx");
+	memory_x = (void *)hs_find_symbol("set_memory_x");
+	memory_valid = (void *)hs_find_symbol("set_memory_valid");
 	if (memory_nx && memory_x && memory_valid)
 		return 0;
 	pr_err("invalidate: this kernel has no set_memory_nx, set_memory_x or set_memory_valid\n");

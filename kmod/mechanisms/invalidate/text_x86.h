@@ -14,13 +14,13 @@
 #define HS_TEXT_X86_H
 
 #include <linux/cpu.h>
-#include <linux/kprobes.h>
 #include <linux/mutex.h>
 #include <linux/static_call.h>
 #include <asm/apic.h>
 #include <asm/nmi.h>
 #include <asm/pgtable.h>
 #include <asm/tlbflush.h>
+#include "../../core/hook.h"
 #include "guard.h"
 
 static int split_nothing(unsigned long base, int pages)
@@ -147,12 +147,10 @@ static int text_mend(const struct hs_text *text)
 
 static int text_init(void)
 {
-	struct kprobe probe = { .symbol_name = "set_memory_4k" };
+	unsigned long split = hs_find_symbol("set_memory_4k");
 
-	if (!register_kprobe(&probe)) {
-		unregister_kprobe(&probe);
-		static_call_update(hs_split, (void *)round_down((unsigned long)probe.addr, 16));
-	}
+	if (split)
+		static_call_update(hs_split, (void *)split);
 	return register_nmi_handler(NMI_LOCAL, flush_in_nmi, 0, "hotswap");
 }
 
