@@ -85,6 +85,12 @@ MECHANISMS: dict[str, Mechanism] = {
             calls_may_fail=False,
             cuts_off=True,
         ),
+        Mechanism(
+            name="transaction",
+            summary="calls between two marks see one version; state is brought from layout to layout",
+            calls_may_fail=False,
+            whole_rounds=True,
+        ),
     )
 }
 

@@ -153,6 +153,20 @@ class Invalidation(_Part):
     sleepers: Count  # tasks that slept on where nobody could wake them
 
 
+class Transaction(_Part):
+    """What mechanism `transaction` says of itself."""
+
+    changes: Count  # updates that changed the layout of the state
+    retries: Count  # switches tried again, for an interrupt had begun one
+    waited: Count  # tasks that waited until such an update was over
+    open: Count  # transactions that have not ended
+    objects: Count  # of the state
+    behind: Count  # objects that nobody has touched since the last change
+    steps: Count  # layouts that the objects have come through, all together
+    transformed: Count  # calls of a transformer
+    touched: Count  # of those, at an object's first touch
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -185,6 +199,7 @@ class Stats(_Part):
     memory: Memory | None = None
     nested: Nested | None = None
     invalidate: Invalidation | None = None
+    transaction: Transaction | None = None
     nmissed: Count | None = None
 
 

@@ -39,6 +39,8 @@ struct hs_count {
 	unsigned long aborted;	/* references cut off: the call went on elsewhere */
 	unsigned long committed; /* calls that hs_commit() let pass */
 	unsigned long settled;	/* of those, how many have left the edition; where the mechanism needs to know */
+	unsigned long begun;	/* transactions that began with the edition */
+	unsigned long ended;	/* of those, how many are over */
 };
 
 /* What a drain can tell of itself; zero where it does not apply. */
@@ -122,6 +124,7 @@ struct hs_round {
  * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
+ * @transforms:	whether @admit lets editions in that change the layout of the state
  * @init:	prepare, before its first slot. Context: process, hs_lock held. Return: 0, or why this kernel can not
  *		do it: the slot is then refused. May be NULL.
  * @exit:	undo @init, after its last slot. Context: process, hs_lock held. May be NULL.
@@ -136,10 +139,11 @@ struct hs_round {
  *		hs_lock held. Return: 0 or -errno.
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
  * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process,
- *		hs_lock held.
+ *		hs_lock held. Return: 0; or why not, and then nothing has changed. Without @new it does not fail.
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
+ * @ask:	who is in the way of an update. Context: process, hs_lock held. May be NULL.
  * @show:	its own figures as members of a JSON object. Context: process. May be NULL.
  * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no
  *		reference is left. Context: process, hs_lock held.
@@ -152,6 +156,7 @@ struct hs_mechanism {
 	const char *name;
 	struct module *owner;
 	enum hs_order order;
+	bool transforms;
 	int (*init)(void);
 	void (*exit)(void);
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
@@ -161,10 +166,11 @@ struct hs_mechanism {
 	int (*nest)(struct hs_ref *ref, struct hs_slot *slot, struct hs_call *call);
 	int (*admit)(const struct hs_slot *slot, const struct hs_edition *edition);
 	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
-	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
+	int (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
 	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms, struct hs_drained *figures);
 	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
+	int (*ask)(struct hs_slot *slot, struct hs_ctl_ask *ask);
 	void (*show)(struct seq_file *seq);
 	unsigned int slots;
 	struct list_head node;
@@ -371,6 +377,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain);
 
 /* show.c */
 int hs_slot_info(struct hs_ctl_info *info);
+int hs_slot_ask(struct hs_ctl_ask *ask);
 void hs_table_show(struct seq_file *seq, bool counts);
 
 /* ref.c */
@@ -388,6 +395,10 @@ void hs_memory_show(struct seq_file *seq);
 /* restart.c */
 void hs_nested_show(struct seq_file *seq);
 void hs_ref_revoke(struct hs_ref *ref);
+
+/* object.c */
+void hs_objects_transform(const struct hs_ref *ref);
+void hs_objects_show(struct seq_file *seq);
 
 /* source.c */
 int hs_source_register(struct hs_source *source);

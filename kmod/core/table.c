@@ -182,8 +182,8 @@ EXPORT_SYMBOL_GPL(hs_slot_put);
 /* The slot's state is the first edition's; later ones, of the same layout, find it as it is. */
 static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 {
-	if (!slot->state && edition->layout.size) {
-		slot->state = hs_zalloc(edition->layout.size);
+	if (!slot->state && edition->layout.objects) {
+		slot->state = hs_zalloc(array_size(edition->layout.objects, edition->layout.size));
 		if (!slot->state)
 			return -ENOMEM;
 		if (edition->state_init)
@@ -193,18 +193,22 @@ static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 	return 0;
 }
 
-/* Take @old out of the slot and put @new in; either may be NULL. */
-static void publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+/* Take @old out of the slot and put @new in; either may be NULL. Return: 0; or why not, and then nothing has changed. */
+static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	u64 start = ktime_get_ns();
+	int err;
 
 	lockdep_assert_held(&hs_lock);
-	slot->mechanism->publish(slot, new, old);
+	err = slot->mechanism->publish(slot, new, old);
+	if (err)
+		return err;
 	slot->publish_ns = ktime_get_ns() - start;
 	if (old) {
 		old->state = HS_RETIRED;
 		slot->retiring = old;
 	}
+	return 0;
 }
 
 static int admit(struct hs_slot *slot, struct hs_edition *edition)
@@ -224,6 +228,12 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 		return err;
 	}
 	edition->ref = ref;
+	err = publish(slot, ref, slot->ref);
+	if (err) {
+		slot->mechanism->release(slot, ref);
+		hs_ref_free(ref);
+		return err;
+	}
 	list_add_tail(&ref->node, &slot->refs);
 	slot->users++;
 	if (slot->newest)
@@ -231,7 +241,6 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	slot->newest = edition->version;
 	slot->interface = edition->interface;
 	slot->layout = edition->layout;
-	publish(slot, ref, slot->ref);
 	return 0;
 }
 

@@ -35,12 +35,27 @@ static char *layout = HS_CALC_LAYOUT;
 module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout, "layout of the slot's state it registers, by its text");
 
+static uint layout_number;
+module_param(layout_number, uint, 0444);
+MODULE_PARM_DESC(layout_number, "how many layouts of the state came before the one it registers");
+
 /* What the algorithm runs on: the argument, moved by the slot's state. */
 static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 {
-	const struct hs_calc_state *state = self->state;
+	struct hs_calc_object *object = (struct hs_calc_object *)self->state + arg % HS_CALC_OBJECTS;
 
-	return arg + state->base;
+	/* Pairs with who transforms it: the base is that layout's. */
+	if (unlikely(smp_load_acquire(&object->layout) != layout_number))
+		hs_object_touch(self, (struct hs_object *)object);
+	return arg + ror64(object->base, layout_number % 64);
+}
+
+/* From the layout before this edition's to its own. */
+static notrace void edition_transform(struct hs_object *memory)
+{
+	struct hs_calc_object *object = (struct hs_calc_object *)memory;
+
+	object->base = rol64(object->base, 1);
 }
 
 /*
@@ -100,9 +115,18 @@ NOKPROBE_SYMBOL(edition_stay);
 
 static notrace void edition_state_init(void *memory)
 {
-	struct hs_calc_state *state = memory;
+	struct hs_calc_object *objects = memory;
+	int i;
 
-	state->base = HS_CALC_BASE;
+	for (i = 0; i < HS_CALC_OBJECTS; i++) {
+		objects[i].layout = layout_number;
+		objects[i].base = rol64(HS_CALC_BASE, layout_number % 64);
+	}
+}
+
+static inline u64 edition_layout_hash(u32 number)
+{
+	return hs_mix(hs_hash(layout), number);
 }
 
 static notrace int edition_register(struct hs_edition *edition)
@@ -121,8 +145,14 @@ static notrace int edition_register(struct hs_edition *edition)
 	if (restart >= 0)
 		edition->restart = restart;
 	edition->interface = hs_hash(interface);
-	edition->layout.size = sizeof(struct hs_calc_state);
-	edition->layout.hash = hs_hash(layout);
+	edition->layout.size = sizeof(struct hs_calc_object);
+	edition->layout.objects = HS_CALC_OBJECTS;
+	edition->layout.number = layout_number;
+	edition->layout.hash = edition_layout_hash(layout_number);
+	if (layout_number) {
+		edition->from_hash = edition_layout_hash(layout_number - 1);
+		edition->transform = edition_transform;
+	}
 	edition->table = table;
 	err = hs_edition_register(edition);
 	if (err)

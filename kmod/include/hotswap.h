@@ -20,15 +20,31 @@
 
 struct hs_ref;
 
+/* struct hs_object - what each object of a slot's state begins with: the number of the layout that it has now */
+struct hs_object {
+	u32 layout;
+	u32 pad;
+};
+
 /**
  * struct hs_layout - the shape of the state that a slot hands from edition to edition
- * @size:	bytes
- * @hash:	hs_hash() of a text that names the fields; editions equal in hash and size share the state as it is
+ * @size:	bytes of an object
+ * @objects:	how many there are; 0 for an edition without state
+ * @number:	how many layouts came before this one
+ * @hash:	hs_hash() of a text that names the fields; editions that agree in all share the state as it is
  */
 struct hs_layout {
 	u32 size;
+	u32 objects;
+	u32 number;
 	u64 hash;
 };
+
+static inline bool hs_layout_same(const struct hs_layout *one, const struct hs_layout *other)
+{
+	return one->size == other->size && one->objects == other->objects && one->number == other->number &&
+	       one->hash == other->hash;
+}
 
 /*
  * What may become of a call that is still in the edition when the edition is replaced. Mechanisms that wait for every
@@ -60,6 +76,9 @@ enum hs_restart {
  * @identity:	which algorithm it is, as reported to callers
  * @interface:	hs_hash() of the interface; all editions of a slot have the same
  * @layout:	shape of the slot's state
+ * @from_hash:	hash of the layout, one number lower, that @transform takes
+ * @transform:	bring one object from that layout to this one, in place. Context: any, a lock is held; it may be called
+ *		with every CPU stopped. NULL for an edition that knows only its own layout.
  * @restart:	what may become of calls in it when it is replaced
  * @owner:	THIS_MODULE
  * @call:	does one call. Context: any; sleeps only if the call asks for it. Return: 0, or a negative
@@ -77,6 +96,8 @@ struct hs_edition {
 	u32 identity;
 	u64 interface;
 	struct hs_layout layout;
+	u64 from_hash;
+	void (*transform)(struct hs_object *object);
 	enum hs_restart restart;
 	struct module *owner;
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
@@ -103,6 +124,7 @@ void hs_edition_unregister(struct hs_edition *edition);
 bool hs_commit(const struct hs_edition *self);
 void hs_sleep(const struct hs_edition *self, u32 us);
 int hs_nest(const struct hs_edition *self, struct hs_call *call);
+void hs_object_touch(const struct hs_edition *self, struct hs_object *object);
 
 void *hs_zalloc(size_t size);
 void hs_free(void *memory);

@@ -22,15 +22,20 @@ enum hs_identity {
 	HS_LFSR = 4,
 };
 
-/* The slot's state, made by its first edition and handed from edition to edition: a lost state changes every result. */
-struct hs_calc_state {
+/*
+ * The slot's state, made by its first edition and handed from edition to edition: a lost state changes every result. In
+ * layout n the base is kept rotated left by n bits, so an object that is transformed twice, or not at all, does too.
+ */
+struct hs_calc_object {
+	__u32 layout, pad;
 	__u64 base;
 };
 
 #define HS_CALC_SLOT		"calc"
 #define HS_CALC_BASE		0x6a09e667f3bcc908ULL
 #define HS_CALC_INTERFACE	"calc: (u64 arg) -> u64; table: u64[256]"
-#define HS_CALC_LAYOUT		"u64 base"
+#define HS_CALC_LAYOUT		"u32 layout, pad; u64 base"
+#define HS_CALC_OBJECTS		64
 #define HS_TABLE_LEN		256
 
 /* SplitMix64's finalizer, keyed with the version. */

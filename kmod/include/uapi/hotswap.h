@@ -89,6 +89,8 @@ enum hs_order {
  * @newest:	out: highest version the slot ever had
  * @order:	out: enum hs_order
  * @swaps:	out: editions accepted after the first
+ * @layout:	out: number of its state's layout
+ * @transforms:	out: 1 if an edition may bring the state to the next layout
  * @publish_ns:	out: how long the last publication took
  */
 struct hs_ctl_info {
@@ -101,7 +103,34 @@ struct hs_ctl_info {
 	__u32 newest;
 	__u32 order;
 	__u32 swaps;
+	__u32 layout;
+	__u32 transforms;
 	__u64 publish_ns;
+};
+
+#define HS_ASK_NAMED	8
+
+/* An open transaction: of which task, or which interrupt source (pid 0), which version it sees, and how old it is. */
+struct hs_ctl_round {
+	char task[16];
+	__u32 pid;
+	__u32 version;
+	__u64 age_ns;
+};
+
+/**
+ * struct hs_ctl_ask - may an update be applied now? EOPNOTSUPP from mechanisms without transactions
+ * @slot:	in: the slot's name
+ * @open:	out: how many transactions are open: an update that keeps the layout may be applied whatever it says, one
+ *		that changes it has to wait for them
+ * @pad:	0
+ * @who:	out: the first of them, oldest first
+ */
+struct hs_ctl_ask {
+	char slot[HS_NAME_LEN];
+	__u32 open;
+	__u32 pad;
+	struct hs_ctl_round who[HS_ASK_NAMED];
 };
 
 /**
@@ -133,5 +162,6 @@ struct hs_ctl_drain {
 #define HS_CTL_STOP	_IO('h', 20)		/* stop them; returns when none is in flight */
 #define HS_CTL_PROGRESS	_IOR('h', 21, __u64)	/* calls the interrupt sources completed so far */
 #define HS_CTL_SOURCES	_IOR('h', 22, __u32)	/* number of interrupt sources */
+#define HS_CTL_ASK	_IOWR('h', 23, struct hs_ctl_ask)
 
 #endif /* _UAPI_HOTSWAP_H */
