@@ -99,8 +99,8 @@ static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const st
 NOKPROBE_SYMBOL(edition_stay);
 
 /*
- * The decision of an access-control module, by this edition's policy. It is written as a whole, so that a call that is made
- * again decides again. Inline: the editions' functions have no trace site, and nor has this.
+ * The decision of an access-control module, by this edition's policy. It is written as a whole, so that a call that is
+ * made again decides again. Inline: the editions' functions have no trace site, and nor has this.
  */
 static __always_inline void edition_decide(const struct hs_edition *self, struct hs_call *call)
 {
@@ -113,7 +113,7 @@ static __always_inline void edition_decide(const struct hs_edition *self, struct
 	call->denied = listed == policy->forbids;
 }
 
-/* Even versions list what is forbidden, odd ones what is allowed. Who reads another edition's list decides the wrong way. */
+/* Even versions list what is forbidden, odd ones what is allowed: who reads another's list decides the wrong way. */
 static notrace void edition_write_policy(struct hs_policy *policy)
 {
 	char name[32];

@@ -2,14 +2,15 @@
 /*
  * hotswap load: exceptions.
  *
- * Purpose: /dev/hotswap-fault, where each page fault of a mapping is one reference to slot "calc", taken in the fault's own
- * path with the mmap or VMA lock held. Its argument is the place of the page, hs_mix(offset in pages, 0). The answer lies in
- * a fresh page that is mapped read-only where the fault was. A call that fails is an answer as well: the fault succeeds, and
- * its page says with what error. madvise(MADV_DONTNEED) drops a page, and the next touch faults again.
+ * Purpose: /dev/hotswap-fault, where each page fault of a mapping is one reference to slot "calc", taken in the fault's
+ * own path with the mmap or VMA lock held. Its argument is the place of the page, hs_mix(offset in pages, 0). The
+ * answer lies in a fresh page that is mapped read-only where the fault was. A call that fails is an answer as well: the
+ * fault succeeds, and its page says with what error. madvise(MADV_DONTNEED) drops a page, and the next touch faults
+ * again.
  *
- * A touch makes exactly one call if nobody else touches the same page at the same time: two faults side by side both make
- * theirs, and one of the pages is thrown away. So each caller maps a range of its own. The kernel retries a fault only
- * before it has asked for the page, never after.
+ * A touch makes exactly one call if nobody else touches the same page at the same time: two faults side by side both
+ * make theirs, and one of the pages is thrown away. So each caller maps a range of its own. The kernel retries a fault
+ * only before it has asked for the page, never after.
  *
  * Usage: insmod hs_load.ko from=exception, then ./hs-load --load exception
  */

@@ -2,10 +2,10 @@
 /*
  * hotswap load: opens of files, which an edition allows or denies.
  *
- * Purpose: access control as a thing that is swapped. security_file_open(), where the kernel asks its security modules, is
- * redirected; for files directly in the one directory that user space names, the edition behind slot "calc" is asked first, by
- * the file's label, and decides by its policy. Only what it lets pass is asked of the kernel's own security modules. Where
- * nobody stands behind the slot nothing is mediated: that is what an unloaded security module does.
+ * Purpose: access control as a thing that is swapped. security_file_open(), where the kernel asks its security modules,
+ * is redirected; for files directly in the one directory that user space names, the edition behind slot "calc" is asked
+ * first, by the file's label, and decides by its policy. Only what it lets pass is asked of the kernel's own security
+ * modules. Where nobody stands behind the slot nothing is mediated: that is what an unloaded security module does.
  *
  * open(2) says only yes or no. Who decided is what HS_POLICY_LAST tells each task of its own last open, so that callers
  * check and count what they check and count of any call.
@@ -38,7 +38,7 @@ static DEFINE_PER_CPU(unsigned long, policy_denied);
 /* Tasks in policy_open(): the original may sleep, and returns into this module. */
 static atomic_t policy_inside;
 
-/* Guards policy_path, policy_watchers and every change of the list. Never taken by an open of a file in the directory. */
+/* Guards policy_path and every change of policy_list. Never taken by the open of a file. */
 static DEFINE_MUTEX(policy_lock);
 static struct path policy_path;
 static LIST_HEAD(policy_list);

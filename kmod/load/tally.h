@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the kernel counts of a source of calls that user space drives. The callers count for themselves, and the two must agree.
+ * What the kernel counts of a source of calls that user space drives. The callers count for themselves, and the two
+ * must agree.
  */
 #ifndef HS_TALLY_H
 #define HS_TALLY_H

@@ -2,9 +2,9 @@
 /*
  * hotswap mutant: fault_alone.
  *
- * Purpose: every 100th page fault is counted but makes no call: the handler computes the result itself, as the last edition
- * to answer on this CPU would have. Every result is right; oracle 1 (as many calls entered an edition as were issued) must
- * notice.
+ * Purpose: every 100th page fault is counted but makes no call: the handler computes the result itself, as the last
+ * edition to answer on this CPU would have. Every result is right; oracle 1 (as many calls entered an edition as were
+ * issued) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

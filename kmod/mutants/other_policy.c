@@ -2,9 +2,9 @@
 /*
  * hotswap mutant: other_policy.
  *
- * Purpose: edition crc takes its policy's list for one of the other kind in every 50th decision, as code would that reads
- * another edition's list: what is forbidden is opened, what is allowed refused. Its results are right all the same. Oracle 7
- * (a forbidden open never succeeds, an allowed one never fails) must notice.
+ * Purpose: edition crc takes its policy's list for one of the other kind in every 50th decision, as code would that
+ * reads another edition's list: what is forbidden is opened, what is allowed refused. Its results are right all the
+ * same. Oracle 7 (a forbidden open never succeeds, an allowed one never fails) must notice.
  */
 #include "../editions/edition.h"
 

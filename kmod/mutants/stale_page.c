@@ -2,8 +2,8 @@
 /*
  * hotswap mutant: stale_page.
  *
- * Purpose: every 100th page fault is answered with the page of an earlier one. Its call was made, and every count adds up;
- * oracle 2 (every result is the one for its argument) must notice.
+ * Purpose: every 100th page fault is answered with the page of an earlier one. Its call was made, and every count adds
+ * up; oracle 2 (every result is the one for its argument) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -2,8 +2,8 @@
 /*
  * hs-load: calls by page faults.
  *
- * Purpose: each thread maps a range of /dev/hotswap-fault of its own and touches a random page: the fault makes the call, and
- * the page holds the answer. Then it drops the page, so that the next touch faults again.
+ * Purpose: each thread maps a range of /dev/hotswap-fault of its own and touches a random page: the fault makes the
+ * call, and the page holds the answer. Then it drops the page, so that the next touch faults again.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -8,12 +8,13 @@
  * Usage: ./hs-load --load syscall|irq|exception|policy|mixed|stuck [--threads 4] [--seed 1] [--deadline-ms N]
  *	  [--stay KIND --stay-us N]
  *
- * Threads call by ioctls (`syscall`), by page faults (`exception`, see faults.c) or by opens (`policy`, see opens.c). Each has
- * its own recorder and its own seeded arguments. Of the ioctls one in 8 looks the table up, one in 256 sleeps for up to
- * half a millisecond inside the edition, and one in 16 begins a round: two calls that belong together.
+ * Threads call by ioctls (`syscall`), by page faults (`exception`, see faults.c) or by opens (`policy`, see opens.c).
+ * Each has its own recorder and its own seeded arguments. Of the ioctls one in 8 looks the table up, one in 256 sleeps
+ * for up to half a millisecond inside the edition, and one in 16 begins a round: two calls that belong together.
  *
- * Load `mixed` has threads of ioctls, one more of page faults, and interrupts. Load `stuck` is `mixed` with two threads more, of which one sleeps and one spins for four seconds inside the edition
- * in each of its calls; --stay and --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
+ * Load `mixed` has threads of ioctls, one more of page faults, and interrupts. Load `stuck` is `mixed` with two threads
+ * more, of which one sleeps and one spins for four seconds inside the edition in each of its calls; --stay and
+ * --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
  */
 #define _GNU_SOURCE
 #include <errno.h>

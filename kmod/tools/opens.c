@@ -2,8 +2,8 @@
 /*
  * hs-load: calls by opens of files.
  *
- * Purpose: a folder beside the tools holds files that the policies of all editions allow and files that they all forbid.
- * Each thread opens one of them, and then asks who decided about that.
+ * Purpose: a folder beside the tools holds files that the policies of all editions allow and files that they all
+ * forbid. Each thread opens one of them, and then asks who decided about that.
  */
 #define _GNU_SOURCE
 #include <errno.h>

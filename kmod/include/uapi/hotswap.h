@@ -2,8 +2,8 @@
 /*
  * hotswap ABI: what the kernel side and the guest tools share.
  *
- * /dev/hotswap takes calls: each HS_CALL ioctl is one reference to the slot's newest edition. So is each page fault in a
- * mapping of /dev/hotswap-fault, and each open of a file in the directory that /dev/hotswap-policy is told to watch.
+ * /dev/hotswap takes calls: each HS_CALL ioctl is one reference to the slot's newest edition. So is each page fault in
+ * a mapping of /dev/hotswap-fault, and each open of a file in the directory that /dev/hotswap-policy is told to watch.
  * /dev/hotswap-ctl belongs to the swapper and to whoever starts the interrupt sources; root only.
  */
 #ifndef _UAPI_HOTSWAP_H
@@ -85,8 +85,8 @@ struct hs_answer {
 };
 
 /* Of /dev/hotswap-policy. The directory is watched until every file that named it is closed. */
-#define HS_POLICY_WATCH	_IOW('h', 32, __s32)	/* a directory's descriptor; EBUSY if it is another one than others named */
-#define HS_POLICY_LAST	_IOR('h', 33, struct hs_answer)	/* the call that the last open of the task that named it made */
+#define HS_POLICY_WATCH	_IOW('h', 32, __s32)	/* a directory's descriptor; EBUSY if others named another one */
+#define HS_POLICY_LAST	_IOR('h', 33, struct hs_answer)	/* the call that this task's last open there made */
 
 /* When in a run a call happened. Latencies are kept apart by phase. */
 enum hs_phase {
