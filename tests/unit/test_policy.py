@@ -15,6 +15,7 @@ from lab import measure, verdict
 from lab.cell import Cell
 from lab.cellresult import cell_result
 from lab.dmesg import Events
+from lab.report import markdown
 from lab.verdict import Status, Verdict
 
 Change = Callable[[dict[str, Any]], object]
@@ -75,6 +76,10 @@ def test_the_hole_of_reload_is_a_figure_and_nobody_elses() -> None:
     assert result.to_json()["policy"] == {
         "opens": 100, "forbidden_opened": 2, "slipped": 0, "allowed_refused": 0, "refused": 48
     }  # fmt: skip
+    report = markdown.render(
+        {"run": "r", "started": "s", "duration_s": 1, "seed": 7, "host": {}, "matrix": {}}, [result]
+    )
+    assert "| `x86_64/trixie/reload/policy` | 100 | 48 | 4 | 2 | 0 |" in report
     assert judge(hole).reason == "oracle 7: 2 of 100 opens were of forbidden files and succeeded"
 
 
