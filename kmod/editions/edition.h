@@ -108,7 +108,7 @@ static __always_inline void edition_decide(const struct hs_edition *self, struct
 	bool listed = false;
 	u32 i;
 
-	for (i = 0; i < policy->labels; i++)
+	for (i = 0; i < HS_POLICY_FILES; i++)
 		listed |= policy->label[i] == call->arg;
 	call->denied = listed == policy->forbids;
 }
@@ -120,7 +120,6 @@ static notrace void edition_write_policy(struct hs_policy *policy)
 	u32 i;
 
 	policy->forbids = version % 2 == 0;
-	policy->labels = HS_POLICY_FILES;
 	for (i = 0; i < HS_POLICY_FILES; i++) {
 		snprintf(name, sizeof(name), policy->forbids ? HS_POLICY_FORBIDDEN : HS_POLICY_ALLOWED, i);
 		policy->label[i] = hs_hash(name);

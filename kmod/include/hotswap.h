@@ -53,12 +53,10 @@ enum hs_restart {
 /**
  * struct hs_policy - what an access-control edition decides by: a data resource of the edition
  * @forbids:	the list is of what is forbidden, and what is not on it is allowed; else the other way round
- * @labels:	used entries of @label
  * @label:	labels of files: hs_hash() of their names
  */
 struct hs_policy {
 	bool forbids;
-	u32 labels;
 	u64 label[HS_POLICY_FILES];
 };
 
