@@ -2,8 +2,9 @@
 /*
  * hs-load: calls by page faults.
  *
- * Purpose: each thread maps a range of /dev/hotswap-fault of its own and touches a random page: the fault makes the
- * call, and the page holds the answer. Then it drops the page, so that the next touch faults again.
+ * Purpose: each thread maps a range of /dev/hotswap-fault of its own and touches pages at a random place: each fault
+ * makes one call, and the page holds the answer. Then it drops them, a few at a time, because dropping interrupts every
+ * CPU that a thread of the process runs on; and the next touch of each faults again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include "load.h"
 
 #define FAULT_PAGES	16384
+#define FAULT_RUN	16	/* pages that are dropped at once */
 
 static size_t page_size;
 
@@ -28,9 +30,8 @@ static void begin_faults(struct caller *caller)
 	close(fd);
 }
 
-static void one_fault(struct caller *caller)
+static void one_fault(struct caller *caller, __u64 place)
 {
-	__u64 place = hs_random(&caller->random) % FAULT_PAGES;
 	const char *page = caller->pages + place * page_size;
 	struct hs_answer answer;
 	struct timing timing;
@@ -39,9 +40,17 @@ static void one_fault(struct caller *caller)
 	*(const volatile char *)page;
 	timing.end_ns = now_ns();
 	memcpy(&answer, page, sizeof(answer));
-	if (madvise((void *)page, page_size, MADV_DONTNEED))
-		die("madvise: %s", strerror(errno));
 	end_call(caller, &timing, &answer.call, -answer.err, answer.calls == 1 && answer.call.arg == hs_mix(place, 0));
 }
 
-const struct kind faults = { .name = "exception", .begin = begin_faults, .call = one_fault };
+static void touch_pages(struct caller *caller)
+{
+	__u64 first = hs_random(&caller->random) % (FAULT_PAGES - FAULT_RUN);
+
+	for (__u64 i = 0; i < FAULT_RUN; i++)
+		one_fault(caller, first + i);
+	if (madvise((void *)(caller->pages + first * page_size), FAULT_RUN * page_size, MADV_DONTNEED))
+		die("madvise: %s", strerror(errno));
+}
+
+const struct kind faults = { .name = "exception", .begin = begin_faults, .call = touch_pages };
