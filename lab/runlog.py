@@ -44,11 +44,22 @@ class Maxima(_Part):
     after: Count | None = None
 
 
+class Opened(_Part):
+    """What came of a thread's opens of files that every policy allows, or forbids."""
+
+    opens: Count
+    refused: Count
+    forbidden_opened: Count
+    slipped: Count  # of those, how many an edition had been asked about
+    allowed_refused: Count
+
+
 class Caller(_Part):
     """Who calls: a thread, or an interrupt source. issued counts every call begun."""
 
     id: Count = 0
     name: Word = ""
+    kind: Word = "syscall"  # of a thread: how it calls; catalogue.Kind
     issued: Count
     completed: Count
     failed: Count
@@ -68,6 +79,8 @@ class Caller(_Part):
     gaps: Pairs | None = None  # [start, end] without a completed call, CLOCK_MONOTONIC ns
     raised: Count | None = None  # interrupts asked for, where it is a source of them
     handled: Count | None = None
+    policy: Opened | None = None  # of a thread of opens
+    denied: Count | None = None  # opens that editions denied, by the kernel's count of that source
 
 
 class LoadPart(_Part):

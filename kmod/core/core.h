@@ -226,6 +226,7 @@ struct hs_slot {
  * @start:	begin. Context: process. Return: 0 or -errno. NULL for a source that user space drives.
  * @stop:	end; returns when none is in flight. Context: process.
  * @totals:	for a source without @rec: calls issued, completed, failed
+ * @show:	more members of its JSON object, each after a comma. Context: process. May be NULL.
  * @raised:	interrupts asked for; one writer
  * @handled:	of those, how many reached the handler; one writer
  * @overruns:	periods that a timer missed because the machine was late; nobody asked for those
@@ -239,6 +240,7 @@ struct hs_source {
 	int (*start)(struct hs_source *source);
 	void (*stop)(struct hs_source *source);
 	void (*totals)(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed);
+	void (*show)(struct hs_source *source, struct seq_file *seq);
 	u64 raised;
 	u64 handled;
 	u64 overruns;

@@ -113,6 +113,34 @@ static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const st
 }
 NOKPROBE_SYMBOL(edition_stay);
 
+/*
+ * The decision of an access-control module, by this edition's policy. It is written as a whole, so that a call that is
+ * made again decides again. Inline: the editions' functions have no trace site, and nor has this.
+ */
+static __always_inline void edition_decide(const struct hs_edition *self, struct hs_call *call)
+{
+	const struct hs_policy *policy = self->policy;
+	bool listed = false;
+	u32 i;
+
+	for (i = 0; i < HS_POLICY_FILES; i++)
+		listed |= policy->label[i] == call->arg;
+	call->denied = listed == policy->forbids;
+}
+
+/* Even versions list what is forbidden, odd ones what is allowed: who reads another's list decides the wrong way. */
+static notrace void edition_write_policy(struct hs_policy *policy)
+{
+	char name[32];
+	u32 i;
+
+	policy->forbids = version % 2 == 0;
+	for (i = 0; i < HS_POLICY_FILES; i++) {
+		snprintf(name, sizeof(name), policy->forbids ? HS_POLICY_FORBIDDEN : HS_POLICY_ALLOWED, i);
+		policy->label[i] = hs_hash(name);
+	}
+}
+
 static notrace void edition_state_init(void *memory)
 {
 	struct hs_calc_object *objects = memory;
@@ -131,16 +159,20 @@ static inline u64 edition_layout_hash(u32 number)
 
 static notrace int edition_register(struct hs_edition *edition)
 {
+	struct hs_policy *policy;
 	u64 *table;
 	int i, err;
 
 	if (restart > HS_PERCOLATE || (restart == HS_COMMIT && edition->restart != HS_COMMIT))
 		return -EINVAL;	/* a method that never commits can not be waited for */
 	table = hs_zalloc(HS_TABLE_LEN * sizeof(*table));
-	if (!table)
-		return -ENOMEM;
+	policy = hs_zalloc(sizeof(*policy));
+	err = -ENOMEM;
+	if (!table || !policy)
+		goto free;
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
+	edition_write_policy(policy);
 	edition->version = version;
 	if (restart >= 0)
 		edition->restart = restart;
@@ -154,15 +186,21 @@ static notrace int edition_register(struct hs_edition *edition)
 		edition->transform = edition_transform;
 	}
 	edition->table = table;
+	edition->policy = policy;
 	err = hs_edition_register(edition);
-	if (err)
-		hs_free(table);
+	if (!err)
+		return 0;
+
+free:
+	hs_free(policy);
+	hs_free(table);
 	return err;
 }
 
 static notrace void edition_unregister(struct hs_edition *edition)
 {
 	hs_edition_unregister(edition);
+	hs_free((void *)edition->policy);
 	hs_free((void *)edition->table);
 }
 

@@ -17,6 +17,7 @@
 #include <linux/module.h>
 #include <linux/types.h>
 #include <uapi/hotswap.h>
+#include "hs_algorithms.h"
 
 struct hs_ref;
 
@@ -65,6 +66,16 @@ enum hs_restart {
 	HS_PERCOLATE,
 };
 
+/**
+ * struct hs_policy - what an access-control edition decides by: a data resource of the edition
+ * @forbids:	the list is of what is forbidden, and what is not on it is allowed; else the other way round
+ * @label:	labels of files: hs_hash() of their names
+ */
+struct hs_policy {
+	bool forbids;
+	u64 label[HS_POLICY_FILES];
+};
+
 /* A call that is to be made again. Not an errno: no caller ever sees it. */
 #define HS_AGAIN (-4096)
 
@@ -86,6 +97,7 @@ enum hs_restart {
  * @mate_call:	does one call of the slot's mate, a second entry that is always swapped together with the slot; may be NULL
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
  * @table:	look-up table that callers read under a reference, or NULL
+ * @policy:	what @call decides HS_OP_OPEN by, read by the edition only; swapped with it
  * @state:	set by the core before @call can run: the slot's state
  * @ref:	the core's
  */
@@ -104,19 +116,10 @@ struct hs_edition {
 	int (*mate_call)(const struct hs_edition *self, struct hs_call *call);
 	void (*state_init)(void *state);
 	const u64 *table;
+	const struct hs_policy *policy;
 	void *state;
 	struct hs_ref *ref;
 };
-
-/* FNV-1a of a text: interfaces and layouts are compared by it. */
-static inline u64 hs_hash(const char *text)
-{
-	u64 hash = 0xcbf29ce484222325ULL;
-
-	while (*text)
-		hash = (hash ^ (u8)*text++) * 0x100000001b3ULL;
-	return hash;
-}
 
 int hs_edition_register(struct hs_edition *edition);
 void hs_edition_unregister(struct hs_edition *edition);

@@ -38,6 +38,21 @@ struct hs_calc_object {
 #define HS_CALC_OBJECTS		64
 #define HS_TABLE_LEN		256
 
+/* The files that policies know, by name: as many of one kind as of the other. */
+#define HS_POLICY_FILES		8
+#define HS_POLICY_ALLOWED	"allowed-%u"
+#define HS_POLICY_FORBIDDEN	"forbidden-%u"
+
+/* FNV-1a of a text: interfaces and layouts are compared by it, and files are known to policies by it. */
+static inline __u64 hs_hash(const char *text)
+{
+	__u64 hash = 0xcbf29ce484222325ULL;
+
+	while (*text)
+		hash = (hash ^ (__u8)*text++) * 0x100000001b3ULL;
+	return hash;
+}
+
 /* SplitMix64's finalizer, keyed with the version. */
 static inline __u64 hs_mix(__u64 x, __u32 version)
 {

@@ -29,8 +29,10 @@ static const struct load {
 } loads[] = {
 	{ "syscall", "from=syscall", 0 },
 	{ "irq", "from=edu,hrtimer", 3 },
-	{ "mixed", "from=syscall,edu,hrtimer", 3 },
-	{ "stuck", "from=syscall,edu,hrtimer", 3 },
+	{ "exception", "from=exception", 0 },
+	{ "policy", "from=policy", 0 },
+	{ "mixed", "from=syscall,edu,hrtimer,exception", 3 },
+	{ "stuck", "from=syscall,edu,hrtimer,exception", 3 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)
@@ -83,7 +85,7 @@ static int up_command(int argc, char **argv)
 		if (wanted && !strcmp(wanted, loads[i].name))
 			load = &loads[i];
 	if (!mechanism || !load)
-		die("up wants --mechanism NAME and --load syscall|irq|mixed|stuck");
+		die("up wants --mechanism NAME and --load syscall|irq|exception|policy|mixed|stuck");
 	choose_mutant(option(argc, argv, "--mutant"));
 	open_phase_page(true);
 	snprintf(text, sizeof(text), "mechanism=%s seed=%llu %s", mechanism, seed, core ?: "");
