@@ -296,7 +296,7 @@ static int transaction_publish(struct hs_slot *slot, struct hs_ref *new, struct 
 {
 	/* What nobody has touched yet is brought up to date while the transformer is still there. */
 	if (old)
-		hs_objects_transform(old);
+		HS_TRANSFORM(old);
 	if (new && old && !hs_layout_same(&slot->layout, &new->edition->layout))
 		return change_layout(slot, new, old);
 	if (old)
