@@ -196,7 +196,7 @@ static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 /* Take @old out of the slot and put @new in; either may be NULL. */
 static void publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
-	u64 start = ktime_get_ns();
+	u64 start = new && new->since_ns ? new->since_ns : ktime_get_ns();
 
 	lockdep_assert_held(&hs_lock);
 	slot->mechanism->publish(slot, new, old);
@@ -218,12 +218,13 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	ref = hs_ref_new(slot, edition);
 	if (!ref)
 		return -ENOMEM;
+	edition->ref = ref;
 	err = attach_state(slot, edition) ?: slot->mechanism->adopt(slot, ref);
 	if (err) {
+		edition->ref = NULL;
 		hs_ref_free(ref);
 		return err;
 	}
-	edition->ref = ref;
 	list_add_tail(&ref->node, &slot->refs);
 	slot->users++;
 	if (slot->newest)
@@ -275,6 +276,8 @@ void hs_edition_unregister(struct hs_edition *edition)
 		hs_ref_gone(ref);
 	}
 	WARN_ONCE(ref->state != HS_GONE, "%s unloaded with references", ref->name);
+	if (slot->mechanism->forget)
+		slot->mechanism->forget(slot, ref);
 	drop_slot(slot);
 	mutex_unlock(&hs_lock);
 }
@@ -326,6 +329,8 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	end = ktime_get_ns();
 	if (!figures.gone_ns)
 		figures.gone_ns = end;
+	if (figures.began_ns)
+		start = figures.began_ns;
 	drain->drain_ns = figures.gone_ns - start;
 	drain->retire_ns = end - figures.gone_ns;
 	drain->flush_ns = figures.flush_ns;
