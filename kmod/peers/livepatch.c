@@ -21,6 +21,11 @@
  * timer runs. Nobody is moved otherwise than livepatch moves tasks. With livepatch_ask=0, or where that function
  * is not found, it is left alone.
  *
+ * From 6.4 to 6.15 tasks are moved in cond_resched() too, if the kernel's preemption mode can be chosen at boot: during
+ * each transition all its callers, more than a thousand, are patched one by one, and back afterwards. That takes seconds
+ * under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. So under TCG it is left out, as on
+ * kernels before 6.4; livepatch_cond_resched=1 leaves it in.
+ *
  * One slot at a time: an atomic replace patch replaces every other.
  */
 
@@ -79,6 +84,10 @@ static bool livepatch_ask = true;
 module_param(livepatch_ask, bool, 0444);
 MODULE_PARM_DESC(livepatch_ask, "whether to ask livepatch to look at the tasks again before its own timer does");
 
+static int livepatch_cond_resched = -1;
+module_param(livepatch_cond_resched, int, 0444);
+MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch the callers of cond_resched(); -1: not under TCG");
+
 /**
  * struct livepatch - an edition's patch
  * @klp:	livepatch's own; its module's count is held until it is over
@@ -105,6 +114,8 @@ struct livepatch {
 static struct hs_slot *livepatch_slot;
 /* What livepatch's timer runs; NULL where it is not found. */
 static work_func_t livepatch_look;
+/* It does not patch cond_resched(). */
+static bool kept_cond_resched;
 
 /* Figures. The first two are written by livepatch's callback, under its mutex; the rest by who waits in a swap. */
 static unsigned long transitions;
@@ -193,6 +204,23 @@ static void livepatch_name_stalled(void)
 	rcu_read_unlock();
 }
 
+/* What an administrator does by echo. Context: process, may sleep, no lock. Return: 0 or what livepatch says. */
+static int livepatch_write(const struct livepatch *patch, const char *attribute, const char *value)
+{
+	char path[HS_MODULE_LEN + 64];
+	struct file *file;
+	loff_t pos = 0;
+	ssize_t written;
+
+	snprintf(path, sizeof(path), "/sys/kernel/livepatch/%s/%s", module_name(patch->klp.mod), attribute);
+	file = filp_open(path, O_WRONLY, 0);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	written = kernel_write(file, value, strlen(value), &pos);
+	filp_close(file, NULL);
+	return written < 0 ? written : 0;
+}
+
 /* Ask livepatch to look at all tasks again. Context: process, may sleep, livepatch's mutex not held. */
 static void livepatch_ask_again(struct livepatch *patch)
 {
@@ -227,23 +255,6 @@ static int livepatch_wait(struct livepatch *patch, unsigned int timeout_ms)
 		HS_LIVEPATCH_ASK(patch);
 		pause_ms = min(2 * pause_ms, ASK_MAX_MS);
 	}
-}
-
-/* What an administrator does by echo. Context: process, may sleep, no lock. Return: 0 or what livepatch says. */
-static int livepatch_write(const struct livepatch *patch, const char *attribute, const char *value)
-{
-	char path[HS_MODULE_LEN + 64];
-	struct file *file;
-	loff_t pos = 0;
-	ssize_t written;
-
-	snprintf(path, sizeof(path), "/sys/kernel/livepatch/%s/%s", module_name(patch->klp.mod), attribute);
-	file = filp_open(path, O_WRONLY, 0);
-	if (IS_ERR(file))
-		return PTR_ERR(file);
-	written = kernel_write(file, value, strlen(value), &pos);
-	filp_close(file, NULL);
-	return written < 0 ? written : 0;
 }
 
 /* The first edition's calls would find nobody until their tasks are moved, so it is waited for; there are none yet. */
@@ -299,12 +310,63 @@ static void livepatch_show(struct seq_file *seq)
 	seq_puts(seq, "]}");
 }
 
+static void livepatch_nothing(void)
+{
+}
+
+static struct hs_hook cond_resched_hooks[] = {
+	{ .function = "sched_dynamic_klp_enable", .to = livepatch_nothing },
+	{ .function = "sched_dynamic_klp_disable", .to = livepatch_nothing },
+};
+
+static bool under_tcg(void)
+{
+#ifdef CONFIG_X86_64
+	u32 leaf, name[3];
+
+	if (!boot_cpu_has(X86_FEATURE_HYPERVISOR))
+		return false;
+	cpuid(0x40000000, &leaf, &name[0], &name[1], &name[2]);
+	return !memcmp(name, "TCGTCGTCGTCG", sizeof(name));
+#else
+	return false;
+#endif
+}
+
+/* Leave cond_resched() as it is, if livepatch would patch it. */
+static int livepatch_keep_cond_resched(void)
+{
+	int err;
+
+	if (livepatch_cond_resched >= 0 ? livepatch_cond_resched : !under_tcg())
+		return 0;
+	if (!hs_find_symbol(cond_resched_hooks[0].function))
+		return 0;
+	err = hs_hook_install(&cond_resched_hooks[0]);
+	if (err)
+		return err;
+	err = hs_hook_install(&cond_resched_hooks[1]);
+	if (err)
+		hs_hook_remove(&cond_resched_hooks[0]);
+	kept_cond_resched = !err;
+	return err;
+}
+
 static int livepatch_init(void)
 {
 	if (!klp_have_reliable_stack())
 		return hs_impossible("livepatch can not look at this kernel's stacks");
 	livepatch_look = (work_func_t)hs_find_symbol("klp_transition_work_fn");
-	return 0;
+	return livepatch_keep_cond_resched();
+}
+
+static void livepatch_exit(void)
+{
+	if (!kept_cond_resched)
+		return;
+	kept_cond_resched = false;
+	hs_hook_remove(&cond_resched_hooks[1]);
+	hs_hook_remove(&cond_resched_hooks[0]);
 }
 
 #else /* !CONFIG_LIVEPATCH */
@@ -317,6 +379,7 @@ static int livepatch_init(void)
 }
 
 /* Nothing below is ever reached: no slot of this mechanism can be made. */
+#define livepatch_exit		NULL
 #define livepatch_adopt		NULL
 #define livepatch_publish	NULL
 #define livepatch_drain		NULL
@@ -331,6 +394,7 @@ static struct hs_mechanism livepatch = {
 	.owner = THIS_MODULE,
 	.order = HS_NEW_FIRST,
 	.init = livepatch_init,
+	.exit = livepatch_exit,
 	.call = hs_livepatch_site,
 	.admit = hs_policy_check,
 	.adopt = livepatch_adopt,
