@@ -104,6 +104,13 @@ MECHANISMS: dict[str, Mechanism] = {
             calls_may_fail=False,
             whole_rounds=True,
         ),
+        Mechanism(
+            name="livepatch",
+            summary="the peer: the same editions as upstream livepatches, task by task, where the kernel has it",
+            calls_may_fail=False,
+            alternates=True,
+            taints="OEK",
+        ),
     )
 }
 

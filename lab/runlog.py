@@ -180,6 +180,18 @@ class Transaction(_Part):
     touched: Count  # of those, at an object's first touch
 
 
+class Livepatch(_Part):
+    """What the peer `livepatch` says of its transitions."""
+
+    transitions: Count  # that came to their end
+    longest_ns: Count
+    asked: Count  # how often a waiting swapper had livepatch look at the tasks before its own timer would
+    forced: Count  # ended by an administrator's `force`
+    left_inside: Count  # transitions after which a call was still in the old edition
+    stalled: Count  # tasks that held one up for a second or more
+    stalled_names: Annotated[list[Word], Field(max_length=64)] = []  # the last few of them
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -213,6 +225,7 @@ class Stats(_Part):
     nested: Nested | None = None
     invalidate: Invalidation | None = None
     transaction: Transaction | None = None
+    livepatch: Livepatch | None = None
     nmissed: Count | None = None
 
 

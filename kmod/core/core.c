@@ -20,7 +20,11 @@
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"
 #include "../mechanisms/transaction.c"
+#include "../peers/livepatch.c"
 #include "main.c"
+
+/* For editions. */
+EXPORT_SYMBOL_GPL(hs_site_call);
 
 /* For mutants of mechanisms, which are modules of their own. */
 EXPORT_SYMBOL_GPL(hs_ref_revoke);

@@ -45,6 +45,7 @@ struct hs_count {
 
 /* What a drain can tell of itself; zero where it does not apply. */
 struct hs_drained {
+	u64 began_ns;		/* when the old edition began to be left, where that was before the drain's beginning */
 	u64 gone_ns;		/* when nobody executed the old edition any more, where that was before the drain's end */
 	u64 flush_ns;		/* changing the page tables and flushing every CPU */
 	u64 fault_ns;		/* one contained fault: from the call to the landing */
@@ -68,6 +69,7 @@ enum hs_state {
  * @revoked:	set when calls are to leave as soon as they can: nobody commits or sleeps in it any more
  * @asleep:	where calls sleep that may be woken
  * @own:	the mechanism's
+ * @since_ns:	when new references began to go to it, where that was in the mechanism's adopt
  * @drained:	where the swapper waits for the last reference
  * @slot:	where it stands
  * @node:	in slot->refs
@@ -88,6 +90,7 @@ struct hs_ref {
 	struct swait_queue_head drained;
 	struct swait_queue_head asleep;
 	void *own;
+	u64 since_ns;
 
 	struct hs_slot *slot;
 	struct list_head node;
@@ -144,6 +147,8 @@ struct hs_round {
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
  * @ask:	who is in the way of an update. Context: process, hs_lock held. May be NULL.
+ * @forget:	the edition's module is being unloaded, after @release: free what had to stay as long as it. Context:
+ *		process, hs_lock held. May be NULL.
  * @show:	its own figures as members of a JSON object. Context: process. May be NULL.
  * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no
  *		reference is left. Context: process, hs_lock held.
@@ -171,6 +176,7 @@ struct hs_mechanism {
 	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
 	int (*ask)(struct hs_slot *slot, struct hs_ctl_ask *ask);
+	void (*forget)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*show)(struct seq_file *seq);
 	unsigned int slots;
 	struct list_head node;
@@ -378,6 +384,8 @@ void hs_mechanism_unregister(struct hs_mechanism *mechanism);
 int hs_slot_drain(struct hs_ctl_drain *drain);
 
 /* show.c */
+__printf(1, 2) int hs_impossible(const char *format, ...);
+void hs_reason_show(struct seq_file *seq);
 int hs_slot_info(struct hs_ctl_info *info);
 int hs_slot_ask(struct hs_ctl_ask *ask);
 void hs_table_show(struct seq_file *seq, bool counts);

@@ -2,7 +2,7 @@
 /*
  * hotswap core: the control device and what debugfs shows.
  *
- * Purpose: /dev/hotswap-ctl for the swapper, /sys/kernel/debug/hotswap/{state,stats,race} for eyes and tests.
+ * Purpose: /dev/hotswap-ctl for the swapper, /sys/kernel/debug/hotswap/{state,stats,race,reason} for eyes and tests.
  *
  * Usage: insmod hs_core.ko mechanism=refcount seed=7
  *	  cat /sys/kernel/debug/hotswap/stats
@@ -140,8 +140,17 @@ static int race_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(race);
 
-/* The mechanisms, one file or folder each in mechanisms/. */
-static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload, &invalidate, &transaction };
+static int reason_show(struct seq_file *seq, void *unused)
+{
+	hs_reason_show(seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(reason);
+
+/* The mechanisms, one file or folder each in mechanisms/; upstream's in peers/. */
+static struct hs_mechanism * const mechanism_list[] = {
+	&refcount, &reload, &invalidate, &transaction, &livepatch,
+};
 
 static struct dentry *folder;
 
@@ -163,6 +172,7 @@ static int __init core_init(void)
 	debugfs_create_file("state", 0400, folder, NULL, &state_fops);
 	debugfs_create_file("stats", 0400, folder, NULL, &stats_fops);
 	debugfs_create_file("race", 0400, folder, NULL, &race_fops);
+	debugfs_create_file("reason", 0400, folder, NULL, &reason_fops);
 	return 0;
 }
 module_init(core_init);

@@ -8,6 +8,32 @@
 #include <linux/mutex.h>
 #include "core.h"
 
+/* Why this kernel can not do the mechanism; written once, before anybody asks. */
+static char impossible_reason[200];
+
+/**
+ * hs_impossible - say why this kernel or hardware can not do a mechanism
+ * @format: the reason, for the kernel log and for who asked for the mechanism
+ *
+ * Context: process; a mechanism's init. Return: -EOPNOTSUPP, for it to return.
+ */
+int hs_impossible(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(impossible_reason, sizeof(impossible_reason), format, arguments);
+	va_end(arguments);
+	pr_err("%s\n", impossible_reason);
+	return -EOPNOTSUPP;
+}
+EXPORT_SYMBOL_GPL(hs_impossible);
+
+void hs_reason_show(struct seq_file *seq)
+{
+	seq_printf(seq, "%s\n", impossible_reason);
+}
+
 /* HS_CTL_INFO. Context: process, may sleep. Return: 0 or -ENOENT. */
 int hs_slot_info(struct hs_ctl_info *info)
 {

@@ -196,7 +196,7 @@ static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 /* Take @old out of the slot and put @new in; either may be NULL. Return: 0; or why not, and then nothing has changed. */
 static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
-	u64 start = ktime_get_ns();
+	u64 start = new && new->since_ns ? new->since_ns : ktime_get_ns();
 	int err;
 
 	lockdep_assert_held(&hs_lock);
@@ -222,15 +222,17 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	ref = hs_ref_new(slot, edition);
 	if (!ref)
 		return -ENOMEM;
+	edition->ref = ref;
 	err = attach_state(slot, edition) ?: slot->mechanism->adopt(slot, ref);
 	if (err) {
+		edition->ref = NULL;
 		hs_ref_free(ref);
 		return err;
 	}
-	edition->ref = ref;
 	err = publish(slot, ref, slot->ref);
 	if (err) {
 		slot->mechanism->release(slot, ref);
+		edition->ref = NULL;
 		hs_ref_free(ref);
 		return err;
 	}
@@ -284,6 +286,8 @@ void hs_edition_unregister(struct hs_edition *edition)
 		hs_ref_gone(ref);
 	}
 	WARN_ONCE(ref->state != HS_GONE, "%s unloaded with references", ref->name);
+	if (slot->mechanism->forget)
+		slot->mechanism->forget(slot, ref);
 	drop_slot(slot);
 	mutex_unlock(&hs_lock);
 }
@@ -335,6 +339,8 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	end = ktime_get_ns();
 	if (!figures.gone_ns)
 		figures.gone_ns = end;
+	if (figures.began_ns)
+		start = figures.began_ns;
 	drain->drain_ns = figures.gone_ns - start;
 	drain->retire_ns = end - figures.gone_ns;
 	drain->flush_ns = figures.flush_ns;

@@ -216,6 +216,7 @@ static HS_EDITION_TEXT int _name##_seal(const struct hs_edition *self, struct hs
 	return 0;						\
 }								\
 NOKPROBE_SYMBOL(_name##_seal);					\
+HS_SITE(edition);						\
 static struct hs_edition edition = {				\
 	.slot = HS_CALC_SLOT,					\
 	.name = #_name,						\
@@ -224,6 +225,7 @@ static struct hs_edition edition = {				\
 	.owner = THIS_MODULE,					\
 	.call = _name##_call,					\
 	.mate_call = _name##_seal,				\
+	.site = hs_site,					\
 	.state_init = edition_state_init,			\
 };								\
 static notrace int __init edition_init(void)			\

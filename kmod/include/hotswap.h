@@ -14,12 +14,14 @@
 #ifndef HOTSWAP_H
 #define HOTSWAP_H
 
+#include <linux/compiler.h>
 #include <linux/module.h>
 #include <linux/types.h>
 #include <uapi/hotswap.h>
 #include "hs_algorithms.h"
 
 struct hs_ref;
+struct hs_slot;
 
 /* struct hs_object - what each object of a slot's state begins with: the number of the layout that it has now */
 struct hs_object {
@@ -96,6 +98,7 @@ struct hs_policy {
  *		errno that the caller gets. Must not hold a lock when it returns.
  * @mate_call:	does one call of the slot's mate, a second entry that is always swapped together with the slot; may be NULL
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
+ * @site:	hs_site, from HS_SITE(); NULL for an edition that no livepatch can bring
  * @table:	look-up table that callers read under a reference, or NULL
  * @policy:	what @call decides HS_OP_OPEN by, read by the edition only; swapped with it
  * @state:	set by the core before @call can run: the slot's state
@@ -115,6 +118,7 @@ struct hs_edition {
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
 	int (*mate_call)(const struct hs_edition *self, struct hs_call *call);
 	void (*state_init)(void *state);
+	int (*site)(struct hs_slot *slot, struct hs_call *call);
 	const u64 *table;
 	const struct hs_policy *policy;
 	void *state;
@@ -131,5 +135,27 @@ void hs_object_touch(const struct hs_edition *self, struct hs_object *object);
 
 void *hs_zalloc(size_t size);
 void hs_free(void *memory);
+
+int hs_site_call(const struct hs_edition *self, struct hs_slot *slot, struct hs_call *call);
+
+/**
+ * HS_SITE - what a livepatch puts in the place of the function that calls arrive at
+ * @_edition: the module's struct hs_edition, not yet defined
+ *
+ * Defines hs_site(), for the edition's @site. Livepatch looks for that function on the stacks of tasks, so it must stay
+ * there while the edition runs: never a tail call, hence the barrier. A module with "livepatch" in .modinfo taints the kernel,
+ * and is refused by one without livepatch. So it says "Livepatch", which nobody knows, and hs-ctl changes that letter
+ * in memory where the mechanism is livepatch: the same file for every mechanism.
+ */
+#define HS_SITE(_edition)							\
+static struct hs_edition _edition;						\
+static notrace noinline int hs_site(struct hs_slot *slot, struct hs_call *call)	\
+{										\
+	int err = hs_site_call(&(_edition), slot, call);			\
+										\
+	barrier();								\
+	return err;								\
+}										\
+MODULE_INFO(Livepatch, "Y")
 
 #endif /* HOTSWAP_H */

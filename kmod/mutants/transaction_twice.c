@@ -12,6 +12,8 @@ static inline void hs_transform_twice(const struct hs_ref *ref)
 {
 	struct hs_object *first = ref->edition->state;
 
+	if (!ref->edition->transform)
+		return;
 	hs_objects_transform(ref);
 	first->layout--;
 	hs_objects_transform(ref);

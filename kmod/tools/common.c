@@ -19,6 +19,14 @@
 
 static unsigned int limit_ms = 30000;
 
+char *plain(char *text)
+{
+	for (char *c = text; *c; c++)
+		if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
+			*c = '\'';
+	return text;
+}
+
 void die(const char *format, ...)
 {
 	char text[512];
@@ -27,10 +35,7 @@ void die(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	for (char *c = text; *c; c++)
-		if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
-			*c = '\'';
-	printf("{\"error\":\"%s\"}\n", text);
+	printf("{\"error\":\"%s\"}\n", plain(text));
 	fflush(stdout);
 	exit(1);
 }

@@ -31,6 +31,9 @@ struct phase_page {
 /* One line {"error":"..."} on stdout, then exit 1. */
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format, ...);
 
+/* Text that needs no escapes in JSON: it is changed where it would. */
+char *plain(char *text);
+
 __u64 now_ns(void);
 const char *errno_name(int number);
 

@@ -69,6 +69,20 @@ static void insert_or_die(const char *name, const char *parameters)
 		die("insert %s: %s", resolve(name), strerror(err));
 }
 
+/* The kernel's own reason, where it left one. */
+static void print_skip(const char *mechanism)
+{
+	char *reason = read_file(REASON_FILE);
+
+	if (reason)
+		reason[strcspn(reason, "\n")] = 0;
+	if (reason && *reason)
+		printf("{\"skip\":\"%s\"}\n", plain(reason));
+	else
+		printf("{\"skip\":\"this kernel or CPU can not do %s; the kernel log says why\"}\n", mechanism);
+	free(reason);
+}
+
 static int up_command(int argc, char **argv)
 {
 	const char *mechanism = option(argc, argv, "--mechanism");
@@ -96,7 +110,7 @@ static int up_command(int argc, char **argv)
 		insert_or_die(text, "");
 	err = insert_module(resolve("hs_load"), load->parameters);
 	if (err == EOPNOTSUPP) {
-		printf("{\"skip\":\"this kernel or CPU can not do %s; the kernel log says why\"}\n", mechanism);
+		print_skip(mechanism);
 		return 0;
 	}
 	if (err)

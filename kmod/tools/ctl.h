@@ -13,6 +13,7 @@
 #define RING		4
 #define STATE_FILE	"/sys/kernel/debug/hotswap/state"
 #define STATS_FILE	"/sys/kernel/debug/hotswap/stats"
+#define REASON_FILE	"/sys/kernel/debug/hotswap/reason"
 
 struct swapper {
 	int ctl;

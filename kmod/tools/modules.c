@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Loading and unloading, for hs-ctl: finit_module and delete_module as they are, without modprobe's opinions.
+ * Loading and unloading, for hs-ctl: (f)init_module and delete_module as they are, without modprobe's opinions.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +43,40 @@ char *read_file(const char *path)
 	return text;
 }
 
+/* The mechanism that hs_core was loaded with. */
+static bool mechanism_is(const char *name)
+{
+	char *mechanism = read_file("/sys/module/hs_core/parameters/mechanism");
+	bool same = mechanism && !strncmp(mechanism, name, strlen(name)) && mechanism[strlen(name)] == '\n';
+
+	free(mechanism);
+	return same;
+}
+
+/*
+ * As a livepatch: the same file, of which the word "Livepatch" in .modinfo becomes the kernel's own "livepatch" in
+ * memory; see HS_SITE() in include/hotswap.h. A module without that word is loaded as it is.
+ */
+static int insert_as_livepatch(int fd, const char *file, const char *parameters)
+{
+	static const char mark[] = "Livepatch=Y";
+	struct stat status;
+	char *image, *found;
+	int err;
+
+	if (fstat(fd, &status))
+		die("%s: %s", file, strerror(errno));
+	image = mmap(NULL, status.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	if (image == MAP_FAILED)
+		die("%s: %s", file, strerror(errno));
+	found = memmem(image, status.st_size, mark, sizeof(mark));
+	if (found)
+		*found = 'l';
+	err = syscall(SYS_init_module, image, status.st_size, parameters) ? errno : 0;
+	munmap(image, status.st_size);
+	return err;
+}
+
 int insert_module(const char *name, const char *parameters)
 {
 	char file[NAME_MAX_LEN + 4];
@@ -50,7 +86,10 @@ int insert_module(const char *name, const char *parameters)
 	fd = open(beside(file), O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		die("%s: %s", file, strerror(errno));
-	err = syscall(SYS_finit_module, fd, parameters, 0) ? errno : 0;
+	if (mechanism_is("livepatch"))
+		err = insert_as_livepatch(fd, file, parameters);
+	else
+		err = syscall(SYS_finit_module, fd, parameters, 0) ? errno : 0;
 	close(fd);
 	return err;
 }

@@ -11,7 +11,7 @@ from lab.catalogue import Kind, Oracle
 from lab.cell import Cell
 from lab.finding import Finding, not_judged, who
 from lab.measure import Samples
-from lab.promises import invalidate, policy, transaction
+from lab.promises import invalidate, livepatch, policy, transaction
 from lab.runlog import Stats
 from lab.untrusted import one_line
 
@@ -19,6 +19,7 @@ from lab.untrusted import one_line
 _OWN: dict[str, Callable[[Samples, Stats, Cell], str]] = {
     "invalidate": invalidate.broken,
     "transaction": transaction.broken,
+    "livepatch": livepatch.broken,
 }
 
 

@@ -41,6 +41,9 @@ def test_mutant_is_caught_by_its_oracle(run: Run, arch: str, name: str) -> None:
     # Some need a caller in the wrong place when an edition goes: they get more chances.
     chances = mutant.status == Status.CRASH or bool(mutant.core)
     result = run(cell.id, mutant=name, swaps=24 if chances else 6)
+    if mutant.mechanism == "livepatch" and arch == "aarch64":
+        assert result.status is Status.SKIP and "CONFIG_LIVEPATCH" in result.reason
+        return
     assert result.status.red, f"{name} was not caught: {result.reason}"
     if mutant.status == Status.CRASH:
         assert result.status is Status.CRASH, result.reason

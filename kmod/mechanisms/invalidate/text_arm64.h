@@ -40,17 +40,14 @@ static int text_mend(const struct hs_text *text)
 
 static int text_init(void)
 {
-	if (system_uses_irq_prio_masking()) {
-		pr_err("invalidate: interrupts masked by priority (pseudo-NMI) are not supported\n");
-		return -EOPNOTSUPP;
-	}
+	if (system_uses_irq_prio_masking())
+		return hs_impossible("invalidate: interrupts masked by priority (pseudo-NMI) are not supported");
 	memory_nx = (void *)hs_find_symbol("set_memory_nx");
 	memory_x = (void *)hs_find_symbol("set_memory_x");
 	memory_valid = (void *)hs_find_symbol("set_memory_valid");
 	if (memory_nx && memory_x && memory_valid)
 		return 0;
-	pr_err("invalidate: this kernel has no set_memory_nx, set_memory_x or set_memory_valid\n");
-	return -EOPNOTSUPP;
+	return hs_impossible("invalidate: this kernel has no set_memory_nx, set_memory_x or set_memory_valid");
 }
 
 static void text_exit(void)

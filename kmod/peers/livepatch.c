@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * hotswap peer: livepatch, what upstream Linux offers.
+ *
+ * Purpose: the same editions, swapped by kernel live patching, so that its row compares with the others. Every call goes
+ * through one function of this file, hs_livepatch_site(), which by itself finds nobody. Each edition brings an upstream
+ * livepatch (atomic replace) that puts a function of its own there; the patch before it is over when every task
+ * has been moved, at a moment when that task is not inside. Consistency and lifetime are livepatch's: what is counted
+ * here is counted for the statistics, and to hold livepatch to its word.
+ *
+ * Usage: insmod hs_core.ko mechanism=livepatch
+ *	  The editions' modules must say livepatch=Y in .modinfo. hs-ctl makes them say so on their way into the kernel.
+ *
+ * What a row says. A task finds the new edition from the moment it was moved, an interrupt what the task finds that it
+ * came upon; so one interrupt may find the new edition and the next the old one. A swap ends when the last task was moved,
+ * and a task asleep in the old edition holds it up as long as it sleeps; such tasks are named.
+ *
+ * How long that takes. Livepatch looks at all tasks once when a patch is enabled, and again about every second. At
+ * the first look every other CPU runs some task, so under load a swap would take a second whatever the tasks do. Hence
+ * a swapper that waits here asks it to look again, soon at first, then ever more rarely, by running the very function that its
+ * timer runs. Nobody is moved otherwise than livepatch moves tasks. With livepatch_ask=0, or where that function
+ * is not found, it is left alone.
+ *
+ * From 6.4 to 6.15 tasks are moved in cond_resched() too, if the kernel's preemption mode can be chosen at boot: during
+ * each transition all its callers, more than a thousand, are patched one by one, and back afterwards. That takes seconds
+ * under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. So under TCG it is left out, as on
+ * kernels before 6.4; livepatch_cond_resched=1 leaves it in.
+ *
+ * One slot at a time: an atomic replace patch replaces every other.
+ */
+
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/jiffies.h>
+#include <linux/ktime.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/utsname.h>
+#include "../core/core.h"
+#include "../core/hook.h"
+#include "../core/policy.h"
+
+/**
+ * hs_site_call - one call that arrived in an edition's own function; see HS_SITE() in include/hotswap.h
+ * @self: the edition
+ * @slot: which is called
+ * @call: the call
+ *
+ * Context: any. Return: the edition's answer, or -ENODEV if the slot is another than the edition's.
+ */
+notrace int hs_site_call(const struct hs_edition *self, struct hs_slot *slot, struct hs_call *call)
+{
+	struct hs_ref *ref = self->ref;
+	int err;
+
+	if (unlikely(slot != ref->slot && slot != ref->slot->mate))
+		return hs_slot_empty(slot);
+	preempt_disable_notrace();
+	hs_ref_enter(ref);
+	preempt_enable_notrace();
+	err = hs_ref_call(ref, slot, call);
+	preempt_disable_notrace();
+	hs_ref_exit(ref);
+	preempt_enable_notrace();
+	return err;
+}
+
+/* What editions' patches replace. Traced, unlike all else on this path: livepatch needs ftrace's site at its entry. */
+static noinline int hs_livepatch_site(struct hs_slot *slot, struct hs_call *call)
+{
+	return hs_slot_empty(slot);
+}
+
+#ifdef CONFIG_LIVEPATCH
+
+#define STALLED_MS	1000	/* who has not been moved by then is named */
+#define ASK_MAX_MS	1000	/* livepatch looks by itself that often */
+#define FIRST_MS	10000	/* the first patch is enabled before there are callers */
+#define NAMES		8
+#define NAME_LEN	(TASK_COMM_LEN + 16)
+
+static bool livepatch_ask = true;
+module_param(livepatch_ask, bool, 0444);
+MODULE_PARM_DESC(livepatch_ask, "whether to ask livepatch to look at the tasks again before its own timer does");
+
+static int livepatch_cond_resched = -1;
+module_param(livepatch_cond_resched, int, 0444);
+MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch the callers of cond_resched(); -1: not under TCG");
+
+/**
+ * struct livepatch - an edition's patch
+ * @klp:	livepatch's own; its module's count is held until it is over
+ * @objects:	the module that has hs_livepatch_site(), and an end mark
+ * @functions:	that function, and an end mark
+ * @over:	a transition to or from this patch is complete
+ * @since_ns:	when it began
+ * @over_ns:	when it was complete
+ * @leaving:	it is being disabled
+ * @named:	tasks that held it up have been named
+ */
+struct livepatch {
+	struct klp_patch klp;
+	struct klp_object objects[2];
+	struct klp_func functions[2];
+	struct completion over;
+	u64 since_ns;
+	u64 over_ns;
+	bool leaving;
+	bool named;
+};
+
+/* Which slot it is. Under hs_lock. */
+static struct hs_slot *livepatch_slot;
+/* What livepatch's timer runs; NULL where it is not found. */
+static work_func_t livepatch_look;
+/* It does not patch cond_resched(). */
+static bool kept_cond_resched;
+
+/* Figures. The first two are written by livepatch's callback, under its mutex; the rest by who waits in a swap. */
+static unsigned long transitions;
+static u64 longest_ns;
+static unsigned long asked, forced, left_inside, stalled;
+static char stalled_names[NAMES][NAME_LEN];
+
+/* Every task has been moved, and no CPU uses the patch before. Context: process, livepatch's mutex held. */
+static void livepatch_over(struct klp_object *object)
+{
+	struct livepatch *patch = container_of(object, struct livepatch, objects[0]);
+
+	patch->over_ns = ktime_get_ns();
+	transitions++;
+	longest_ns = max(longest_ns, patch->over_ns - patch->since_ns);
+	complete_all(&patch->over);
+}
+
+static void livepatch_begin(struct livepatch *patch)
+{
+	reinit_completion(&patch->over);
+	patch->since_ns = ktime_get_ns();
+	patch->named = false;
+}
+
+/* Enabled is published: from here on tasks are moved. */
+static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
+{
+	const struct hs_edition *edition = ref->edition;
+	struct livepatch *patch;
+	int err;
+
+	if (!edition->site)
+		return -EINVAL;
+	if (livepatch_slot && livepatch_slot != slot)
+		return -EBUSY;
+	patch = hs_zalloc(sizeof(*patch));
+	if (!patch)
+		return -ENOMEM;
+	patch->klp.mod = edition->owner;
+	patch->klp.objs = patch->objects;
+	patch->klp.replace = true;
+	patch->objects[0].name = module_name(THIS_MODULE);
+	patch->objects[0].funcs = patch->functions;
+	patch->objects[0].callbacks.post_patch = livepatch_over;
+	patch->objects[0].callbacks.post_unpatch = livepatch_over;
+	patch->functions[0].old_name = "hs_livepatch_site";
+	patch->functions[0].new_func = edition->site;
+	init_completion(&patch->over);
+	livepatch_begin(patch);
+	ref->own = patch;
+	ref->since_ns = patch->since_ns;
+	err = klp_enable_patch(&patch->klp);
+	if (err) {
+		hs_free(patch);
+		return err;
+	}
+	livepatch_slot = slot;
+	return 0;
+}
+
+/* Livepatch has put the edition's module, which is its last act with a patch. */
+static void livepatch_forget(struct hs_slot *slot, struct hs_ref *ref)
+{
+	hs_free(ref->own);
+	ref->own = NULL;
+}
+
+/* Every task that has not been moved yet: in the kernel log, and the last few in the figures. */
+static void livepatch_name_stalled(void)
+{
+	struct task_struct *group, *task;
+	char *name, *c;
+
+	rcu_read_lock();
+	for_each_process_thread(group, task) {
+		if (!klp_patch_pending(task))
+			continue;
+		name = stalled_names[stalled++ % NAMES];
+		snprintf(name, NAME_LEN, "%s[%d]", task->comm, task->pid);
+		for (c = name; *c; c++)
+			if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\')
+				*c = '?';
+		pr_info("livepatch: %s holds up the transition\n", name);
+	}
+	rcu_read_unlock();
+}
+
+/* What an administrator does by echo. Context: process, may sleep, no lock. Return: 0 or what livepatch says. */
+static int livepatch_write(const struct livepatch *patch, const char *attribute, const char *value)
+{
+	char path[HS_MODULE_LEN + 64];
+	struct file *file;
+	loff_t pos = 0;
+	ssize_t written;
+
+	snprintf(path, sizeof(path), "/sys/kernel/livepatch/%s/%s", module_name(patch->klp.mod), attribute);
+	file = filp_open(path, O_WRONLY, 0);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	written = kernel_write(file, value, strlen(value), &pos);
+	filp_close(file, NULL);
+	return written < 0 ? written : 0;
+}
+
+/* Ask livepatch to look at all tasks again. Context: process, may sleep, livepatch's mutex not held. */
+static void livepatch_ask_again(struct livepatch *patch)
+{
+	if (!livepatch_ask || !livepatch_look)
+		return;
+	asked++;
+	livepatch_look(NULL);
+}
+
+/* What a mutant does instead. */
+#ifndef HS_LIVEPATCH_ASK
+#define HS_LIVEPATCH_ASK livepatch_ask_again
+#endif
+
+/* Wait for the end of a transition. Context: process, may sleep. Return: 0, -ETIMEDOUT or -EINTR. */
+static int livepatch_wait(struct livepatch *patch, unsigned int timeout_ms)
+{
+	const unsigned long begin = jiffies, end = begin + msecs_to_jiffies(timeout_ms);
+	unsigned int pause_ms = 1;
+	long left;
+
+	for (;;) {
+		left = wait_for_completion_interruptible_timeout(&patch->over, msecs_to_jiffies(pause_ms));
+		if (left)
+			return left < 0 ? -EINTR : 0;
+		if (!patch->named && time_after(jiffies, begin + msecs_to_jiffies(min(timeout_ms, STALLED_MS)))) {
+			patch->named = true;
+			livepatch_name_stalled();
+		}
+		if (time_after(jiffies, end))
+			return -ETIMEDOUT;
+		HS_LIVEPATCH_ASK(patch);
+		pause_ms = min(2 * pause_ms, ASK_MAX_MS);
+	}
+}
+
+/* The first edition's calls would find nobody until their tasks are moved, so it is waited for; there are none yet. */
+static int livepatch_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+{
+	hs_slot_set(slot, new);
+	if (!old && livepatch_wait(new->own, FIRST_MS))
+		pr_warn("livepatch: the first transition has not ended\n");
+	return 0;
+}
+
+/* The patch that takes over ends the old one; the last patch is disabled. */
+static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms,
+			   struct hs_drained *figures)
+{
+	struct livepatch *gone = old->own, *patch = slot->ref ? slot->ref->own : gone;
+	int err = 0;
+
+	if (patch == gone && !gone->leaving) {
+		livepatch_begin(gone);
+		err = livepatch_write(gone, "enabled", "0");
+		gone->leaving = !err;
+	}
+	err = err ?: livepatch_wait(patch, timeout_ms);
+	if (err)
+		return err;
+	if (gone->klp.forced || patch->klp.forced)
+		forced++;
+	if (hs_ref_outstanding(old)) {
+		left_inside++;
+		pr_err("livepatch: %ld calls are left in %s after the transition\n", hs_ref_outstanding(old), old->name);
+	}
+	figures->began_ns = patch->since_ns;
+	figures->gone_ns = patch->over_ns;
+	return 0;
+}
+
+/* The module's count is livepatch's, and is put soon after. */
+static void livepatch_release(struct hs_slot *slot, struct hs_ref *ref)
+{
+	if (!slot->ref)
+		livepatch_slot = NULL;
+}
+
+static void livepatch_show(struct seq_file *seq)
+{
+	unsigned long i, first = stalled > NAMES ? stalled - NAMES : 0;
+
+	seq_printf(seq, "\"livepatch\":{\"transitions\":%lu,\"longest_ns\":%llu,\"asked\":%lu,\"forced\":%lu,",
+		   transitions, longest_ns, asked, forced);
+	seq_printf(seq, "\"left_inside\":%lu,\"stalled\":%lu,\"stalled_names\":[", left_inside, stalled);
+	for (i = first; i < stalled; i++)
+		seq_printf(seq, "%s\"%s\"", i > first ? "," : "", stalled_names[i % NAMES]);
+	seq_puts(seq, "]}");
+}
+
+static void livepatch_nothing(void)
+{
+}
+
+static struct hs_hook cond_resched_hooks[] = {
+	{ .function = "sched_dynamic_klp_enable", .to = livepatch_nothing },
+	{ .function = "sched_dynamic_klp_disable", .to = livepatch_nothing },
+};
+
+static bool under_tcg(void)
+{
+#ifdef CONFIG_X86_64
+	u32 leaf, name[3];
+
+	if (!boot_cpu_has(X86_FEATURE_HYPERVISOR))
+		return false;
+	cpuid(0x40000000, &leaf, &name[0], &name[1], &name[2]);
+	return !memcmp(name, "TCGTCGTCGTCG", sizeof(name));
+#else
+	return false;
+#endif
+}
+
+/* Leave cond_resched() as it is, if livepatch would patch it. */
+static int livepatch_keep_cond_resched(void)
+{
+	int err;
+
+	if (livepatch_cond_resched >= 0 ? livepatch_cond_resched : !under_tcg())
+		return 0;
+	if (!hs_find_symbol(cond_resched_hooks[0].function))
+		return 0;
+	err = hs_hook_install(&cond_resched_hooks[0]);
+	if (err)
+		return err;
+	err = hs_hook_install(&cond_resched_hooks[1]);
+	if (err)
+		hs_hook_remove(&cond_resched_hooks[0]);
+	kept_cond_resched = !err;
+	return err;
+}
+
+static int livepatch_init(void)
+{
+	if (!klp_have_reliable_stack())
+		return hs_impossible("livepatch can not look at this kernel's stacks");
+	livepatch_look = (work_func_t)hs_find_symbol("klp_transition_work_fn");
+	return livepatch_keep_cond_resched();
+}
+
+static void livepatch_exit(void)
+{
+	if (!kept_cond_resched)
+		return;
+	kept_cond_resched = false;
+	hs_hook_remove(&cond_resched_hooks[1]);
+	hs_hook_remove(&cond_resched_hooks[0]);
+}
+
+#else /* !CONFIG_LIVEPATCH */
+
+static int livepatch_init(void)
+{
+	return hs_impossible("%s, %s, has no livepatch: CONFIG_LIVEPATCH is not set%s", init_utsname()->release,
+			     init_utsname()->machine, IS_ENABLED(CONFIG_HAVE_LIVEPATCH) ? "" :
+			     ", and this kernel does not offer it on the architecture (no HAVE_LIVEPATCH)");
+}
+
+/* Nothing below is ever reached: no slot of this mechanism can be made. */
+#define livepatch_exit		NULL
+#define livepatch_adopt		NULL
+#define livepatch_publish	NULL
+#define livepatch_drain		NULL
+#define livepatch_release	NULL
+#define livepatch_forget	NULL
+#define livepatch_show		NULL
+
+#endif
+
+static struct hs_mechanism livepatch = {
+	.name = "livepatch",
+	.owner = THIS_MODULE,
+	.order = HS_NEW_FIRST,
+	.init = livepatch_init,
+	.exit = livepatch_exit,
+	.call = hs_livepatch_site,
+	.admit = hs_policy_check,
+	.adopt = livepatch_adopt,
+	.publish = livepatch_publish,
+	.drain = livepatch_drain,
+	.release = livepatch_release,
+	.forget = livepatch_forget,
+	.show = livepatch_show,
+};
