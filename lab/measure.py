@@ -113,6 +113,7 @@ class Samples:
     latency_ns: dict[str, Latency | None]
     irqs: Irqs | None
     editions: dict[str, int] | None  # name -> completed calls, the kernel's count
+    editions_at_once: int | None  # the most that answered calls at the same time, where the mechanism counts that
     leaks: tuple[str, ...] | None
 
 
@@ -133,6 +134,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
         latency_ns={phase: _latency(log, phase) for phase in PHASES},
         irqs=_irqs(log),
         editions=_editions(log),
+        editions_at_once=log.stats.adaptive.at_once if log.stats and log.stats.adaptive else None,
         leaks=_leaks(log),
     )
 

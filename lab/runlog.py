@@ -153,6 +153,12 @@ class Invalidation(_Part):
     sleepers: Count  # tasks that slept on where nobody could wake them
 
 
+class Adaptive(_Part):
+    """What mechanism `adaptive` says of itself."""
+
+    at_once: Count | None = None  # the most editions of one slot that answered calls at the same time
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -185,6 +191,7 @@ class Stats(_Part):
     memory: Memory | None = None
     nested: Nested | None = None
     invalidate: Invalidation | None = None
+    adaptive: Adaptive | None = None
     nmissed: Count | None = None
 
 

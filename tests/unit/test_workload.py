@@ -15,7 +15,6 @@ from lab.guest import ENDED
 from lab.ssh import Done
 from lab.workload import Raw
 
-
 SAID = 100 + max(workload.SWAPS_KEPT, workload.ERRORS_KEPT)
 
 
