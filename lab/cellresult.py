@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.cell import Cell
-from lab.dmesg import Events
+from lab.events import Events
 from lab.measure import Samples
 from lab.verdict import Status, Verdict
 
