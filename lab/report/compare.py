@@ -8,7 +8,7 @@ some of the cells did not tell makes a figure a lower bound, and what none told 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from lab import catalogue
@@ -95,7 +95,7 @@ def _row(mechanism: str, results: Sequence[CellResult]) -> Row:
         mechanism=mechanism,
         cells=f"{told}, {failed} FAIL" if failed else told,
         lost=_pair("of", _sum([one.get("failed") for one in calls]), _sum([one.get("issued") for one in calls])),
-        torn=_pair("of", _sum([one.get("torn") for one in rounds]), _sum([one.get("made") for one in rounds])),
+        torn=_torn(rounds),
         gap=_gap(cells),
         p999=_p999(cells),
         drained=_worst([((cell.swap_ns or {}).get("drain") or {}).get("p50") for cell in cells]),
@@ -121,6 +121,13 @@ def _at_least(told: str, known: Sequence[int], values: Sequence[int | None]) -> 
 
 def _pair(word: str, left: str, right: str) -> str:
     return NONE if left == right == NONE else f"{left} {word} {right}"
+
+
+def _torn(rounds: Sequence[Mapping[str, int]]) -> str:
+    """Where no round was made, none could be torn."""
+    if not any(one.get("made") for one in rounds):
+        return NONE
+    return _pair("of", _sum([one.get("torn") for one in rounds]), _sum([one.get("made") for one in rounds]))
 
 
 def _gap(cells: Sequence[CellResult]) -> str:

@@ -112,6 +112,11 @@ def test_what_no_cell_measured_is_a_dash() -> None:
     assert found.texts() == ("refcount", "1", *("-",) * 6, "(2)", "-")
 
 
+def test_no_round_can_be_torn_where_none_was_made() -> None:
+    assert row("refcount", made("refcount", rounds={"made": 0, "torn": 0})).torn == "-"
+    assert row("refcount", made("refcount", rounds={"made": 9, "torn": 0})).torn == "0 of 9"
+
+
 def test_what_one_cell_did_not_measure_makes_a_lower_bound() -> None:
     nothing = dict.fromkeys(("calls", "swap_ns", "blackout_ns", "blackout_raw_ns", "latency_ns"))
     found = row("refcount", made("refcount"), made("refcount", kernel="sid", rounds={"made": 4, "torn": 0}, **nothing))
@@ -189,6 +194,7 @@ def test_what_a_mechanism_goes_by_counts_only_where_its_drains_held() -> None:
     assert row("refcount", made("refcount")).gone == "count zero"
     assert row("refcount", made("refcount"), made("refcount", kernel="sid", drained=False)).gone == "no"
     assert row("refcount", made("refcount"), made("refcount", kernel="sid", drained=None)).gone == "-"
+    assert row("refcount", made("refcount"), made("refcount", kernel="sid", oracles=[])).gone == "-"
     assert row("reload", made("reload")).gone == "unloaded"
     assert row("hearsay", made("hearsay")).texts()[-2:] == ("-", "-")  # of a lab that knew more mechanisms
 

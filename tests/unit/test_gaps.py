@@ -31,7 +31,7 @@ def test_common_gaps_are_those_of_brute_force(callers: list[list[tuple[int, int]
     assert not any(a < end < b for a, b in found for own in callers for _, end in own)
 
 
-@given(st.binary(max_size=32).map(intervals_of), st.binary(max_size=32).map(intervals_of))
+@given(st.binary(max_size=16).map(intervals_of), st.binary(max_size=16).map(intervals_of))
 def test_time_without_stalls_is_that_of_brute_force(some: list[tuple[int, int]], stalls: list[tuple[int, int]]) -> None:
     ticks = {tick for start, end in stalls for tick in range(start, end)}
     wanted = [sum(tick not in ticks for tick in range(start, end)) for start, end in some]
