@@ -51,6 +51,8 @@ class Mechanism:
     whole_rounds: bool = False  # calls that belong together are answered by one edition
     cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
+    new_first: bool = True  # the new edition is loaded before the old one goes
+    gone: str = ""  # in two words, by what it knows that nobody is in the old edition any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +88,28 @@ MECHANISMS: dict[str, Mechanism] = {
             summary="rmmod, insmod: the baseline; calls in the gap fail, and the gap is the figure",
             calls_may_fail=True,
             needs_idle=True,
+            new_first=False,
+            gone="unloaded",
         ),
         Mechanism(
             name="refcount",
             summary="a counter per edition: new calls go to the newest, old ones finish, unload at zero",
             calls_may_fail=False,
+            gone="count zero",
         ),
         Mechanism(
             name="invalidate",
             summary="calls in the old edition are cut off and retried on the new one; its text is made non-executable",
             calls_may_fail=False,
             cuts_off=True,
+            gone="probe faults",
         ),
         Mechanism(
             name="transaction",
             summary="calls between two marks see one version; state is brought from layout to layout",
             calls_may_fail=False,
             whole_rounds=True,
+            gone="count zero",
         ),
         Mechanism(
             name="livepatch",
@@ -110,6 +117,7 @@ MECHANISMS: dict[str, Mechanism] = {
             calls_may_fail=False,
             alternates=True,
             taints="OEK",
+            gone="transition over",
         ),
     )
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.cell import Cell
-from lab.dmesg import Events
+from lab.events import Events
 from lab.measure import Samples
 from lab.verdict import Status, Verdict
 
@@ -44,6 +44,7 @@ class CellResult:
     latency_ns: dict[str, dict[str, int] | None] | None = None
     irqs: dict[str, int] | None = None
     editions: dict[str, int] | None = None
+    editions_at_once: int | None = None  # the most that answered calls at the same time, where that was counted
     isolation: dict[str, Any] | None = None  # the mechanism's proof that nothing runs in old text; runlog.Invalidation
     leaks: list[str] | None = None
     splats: list[dict[str, Any]] | None = None
@@ -98,6 +99,7 @@ def cell_result(
             "latency_ns": {phase: _dict(latency) for phase, latency in samples.latency_ns.items()},
             "irqs": {"raised": irqs.raised, "handled": irqs.handled, "lost": irqs.lost} if irqs else None,
             "editions": samples.editions,
+            "editions_at_once": samples.editions_at_once,
             "isolation": proof.model_dump() if proof else None,
             "leaks": list(samples.leaks) if samples.leaks is not None else None,
         }

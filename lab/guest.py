@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import secrets
-import tarfile
 import threading
 import time
 import uuid
@@ -24,6 +21,7 @@ from lab.hardware import Hardware
 from lab.host import Accel
 from lab.image import Image
 from lab.rack import Rack
+from lab.seed import Keys, copy_sparse, seed_tar
 from lab.ssh import Connection, Done, KeyPair
 from lab.untrusted import one_line
 
@@ -52,14 +50,6 @@ class Machine:
     image: Image
     hardware: Hardware
     accel: Accel
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What opens a guest's SSH: the client's key, and the host key's public line."""
-
-    client: KeyPair
-    host: str
 
 
 class Guest:
@@ -199,33 +189,6 @@ def restore(
         )
         guest.run(refresh, stdin=secrets.token_bytes(64), deadline=deadline)
         yield guest
-
-
-def seed_tar(client: KeyPair, host: KeyPair, *, hostname: str) -> bytes:
-    """The seed disk: who may log in, who the guest is. Padded to whole disk sectors by tar itself."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        files = {
-            "authorized_keys": client.public.encode() + b"\n",
-            "host_key": host.dropbear(),
-            "hostname": hostname.encode() + b"\n",
-        }
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o600
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file, by reference where the file system can, else within the kernel."""
-    with source.open("rb") as read, target.open("wb") as write:
-        left = os.fstat(read.fileno()).st_size
-        while left > 0:
-            copied = os.copy_file_range(read.fileno(), write.fileno(), left)
-            if copied == 0:
-                break
-            left -= copied
 
 
 @contextmanager

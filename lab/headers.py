@@ -168,12 +168,14 @@ def _adapt(image: Image, kdir: Path, *, deadline: Deadline) -> None:
         f"CC = {image.arch.cross}gcc\n"
         "DEBIAN_KERNEL_NO_CC_VERSION_CHECK = y\n"
     )
+    configuration = kdir / "include/config/auto.conf"
+    said = set(re.findall(r"^(\w+)=", configuration.read_text(), re.MULTILINE))
     lacking = [
         option
         for option, (code, *flags) in COMPILER_OPTIONS.items()
-        if not _compiles(image.arch, code, flags, deadline=deadline)
+        if option in said and not _compiles(image.arch, code, flags, deadline=deadline)
     ]
-    _leave_out(kdir / "include/config/auto.conf", (*NEVER, *lacking), pattern=r"(\w+)=")
+    _leave_out(configuration, (*NEVER, *lacking), pattern=r"(\w+)=")
     # NEVER stays in the C side: the layout of struct module hangs on it.
     _leave_out(kdir / "include/generated/autoconf.h", lacking, pattern=r"#define (\w+) ")
 

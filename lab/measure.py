@@ -3,30 +3,18 @@
 
 Latencies come as log-bucketed histograms with `sub_bits` bits of mantissa (HdrHistogram's idea): merged by adding, and
 a quantile is the upper edge of its bucket, at most 1/2^sub_bits too high and never above the longest call seen.
-
-The blackout is the longest interval in which nobody completed a call: the longest intersection of all callers'
-gaps. A caller lists only the gaps from its floor on, so a common gap shorter than the highest floor may go unseen;
-then the floor is reported, as an upper bound.
-
-A virtual CPU that its host does not run completes no calls either. The guest's witnesses (kmod/core/stall.c) say
-when that was, and the part of a gap in which any CPU stood still is not counted, so that rows compare mechanisms and
-not the host's other work. But a call may have been due in that part, and a mechanism may have kept interrupts off:
-what is left is a lower bound. `blackout_raw_ns` is the longest gap as it was seen. `blackout_exact` says that the two
-are the same; where it is false, the blackout is a lower bound if the gap as seen is longer, else an upper one.
 """
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab import runlog
+from lab import gaps, runlog
 from lab.runlog import Caller, RunLog
 
 Phase = Literal["before", "during", "after"]
@@ -126,13 +114,14 @@ class Samples:
     latency_ns: dict[str, Latency | None]
     irqs: Irqs | None
     editions: dict[str, int] | None  # name -> completed calls, the kernel's count
+    editions_at_once: int | None  # the most that answered calls at the same time, where the mechanism counts that
     leaks: tuple[str, ...] | None
 
 
 def samples(raw: Mapping[str, Any]) -> Samples:
     """The samples of the tools' raw output; any part may be missing, then what depends on it is None."""
     log = runlog.read(raw)
-    blackout_ns, exact, raw_ns = _blackout(log)
+    blackout_ns, exact, raw_ns = gaps.blackout(log, callers(log))
     total = log.swap_total
     return Samples(
         log=log,
@@ -147,6 +136,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
         latency_ns={phase: _latency(log, phase) for phase in PHASES},
         irqs=_irqs(log),
         editions=_editions(log),
+        editions_at_once=log.stats.adaptive.at_once if log.stats and log.stats.adaptive else None,
         leaks=_leaks(log),
     )
 
@@ -187,81 +177,6 @@ def quantile(hist: Mapping[int, int], q: float, sub_bits: int) -> int | None:
         if seen >= rank:
             return bucket_top(bucket, sub_bits)
     raise AssertionError("a rank is at most the total")
-
-
-def common_gaps(gaps: Sequence[Iterable[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """The intervals inside a gap of every caller, in order. Each caller's gaps do not overlap each other.
-
-    One sweep over all ends: O(n log n) for n gaps. Two gaps of a caller that touch stay apart: a call completed there.
-    """
-    edges = [(start, 1) for one in gaps for start, _ in one] + [(end, 0) for one in gaps for _, end in one]
-    edges.sort()
-    found: list[tuple[int, int]] = []
-    depth, since = 0, 0
-    for at, opens in edges:
-        if opens:
-            depth += 1
-            since = at
-        else:
-            if depth == len(gaps) and at > since:
-                found.append((since, at))
-            depth -= 1
-    return found
-
-
-def union(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same time as non-overlapping intervals in order."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def without(gaps: Iterable[tuple[int, int]], still: Sequence[tuple[int, int]]) -> list[int]:
-    """The length of each gap less its time in `still`, which is in order and does not overlap itself."""
-    ends = [end for _, end in still]
-    lengths = []
-    for start, end in gaps:
-        length = end - start
-        for first, last in itertools.islice(still, bisect.bisect_right(ends, start), None):
-            if first >= end:
-                break
-            length -= min(last, end) - max(first, start)
-        lengths.append(length)
-    return lengths
-
-
-def _blackout(log: RunLog) -> tuple[int | None, bool | None, int | None]:
-    """(longest common gap that touches the swaps, less stalls; whether that is exact; the longest with stalls).
-
-    None where gaps were not recorded; the first two also where stalls left nothing.
-    """
-    active = [caller for caller in callers(log) if caller.completed > 1]
-    if log.load is None or not active or any(caller.gaps is None for caller in active):
-        return None, None, None
-    floor = max(caller.gap_floor_ns or 0 for caller in active)
-    gaps = common_gaps([_gaps(caller, log.load.ended_ns) for caller in active])
-    starts = [swap.start_ns for swap in log.swaps if swap.start_ns is not None]
-    ends = [swap.end_ns for swap in log.swaps if swap.end_ns is not None]
-    if starts and ends:
-        gaps = [(start, end) for start, end in gaps if end >= min(starts) and start <= max(ends)]
-    still = union([pair for cpu in log.stats.stalls for pair in cpu.stalls]) if log.stats else []
-    raw = max((end - start for start, end in gaps), default=0)
-    longest = max(without(gaps, still), default=0)
-    if raw < floor:
-        return floor, False, raw or None
-    return (longest, longest == raw, raw) if longest else (None, None, raw or None)
-
-
-def _gaps(caller: Caller, ended_ns: int) -> list[tuple[int, int]]:
-    """A caller's gaps; one that fell silent for good has a last one, to the end of the load."""
-    gaps = [(start, end) for start, end in caller.gaps or () if end > start]
-    if caller.last_ns and caller.last_ns < ended_ns:
-        gaps.append((caller.last_ns, ended_ns))
-    return gaps
 
 
 def _calls(log: RunLog) -> Calls | None:

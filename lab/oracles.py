@@ -12,7 +12,7 @@ from collections import Counter
 from lab import catalogue, measure
 from lab.catalogue import Oracle
 from lab.cell import Cell
-from lab.dmesg import Events
+from lab.events import Events
 from lab.finding import Finding, made_again, not_judged, who
 from lab.measure import Samples
 from lab.promises import progress, promise

@@ -192,6 +192,12 @@ class Livepatch(_Part):
     stalled_names: Annotated[list[Word], Field(max_length=64)] = []  # the last few of them
 
 
+class Adaptive(_Part):
+    """What mechanism `adaptive` says of itself."""
+
+    at_once: Count | None = None  # the most editions of one slot that answered calls at the same time
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -226,6 +232,7 @@ class Stats(_Part):
     invalidate: Invalidation | None = None
     transaction: Transaction | None = None
     livepatch: Livepatch | None = None
+    adaptive: Adaptive | None = None
     nmissed: Count | None = None
 
 

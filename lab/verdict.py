@@ -22,7 +22,7 @@ from enum import StrEnum
 
 from lab import oracles
 from lab.cell import Cell
-from lab.dmesg import Events
+from lab.events import Events
 from lab.finding import Finding
 from lab.measure import Samples
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from lab import domain, halt, image, paths, shelf
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HypervisorError
-from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Keys, Machine, boot, restore, seed_tar
+from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Machine, boot, restore
 from lab.rack import Rack
+from lab.seed import Keys, seed_tar
 from lab.ssh import KeyPair
 from lab.untrusted import one_line
 

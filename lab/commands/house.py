@@ -29,13 +29,13 @@ def image_build(names: Names = None, arch: opt.Arches = None) -> None:
     from lab import arch as arches
     from lab import image
 
-    wanted = select.filters(arch, names, None, None, None)
-    select.check(wanted)
+    choice = opt.Choice(arch=arch, kernel=names)
+    select.check(choice)
     if names:
         recipes = image.recipes()
         pairs = [(name, one) for name in names for one in recipes[name].arches if not arch or one in arch]
     else:
-        cells, _ = select.cells(None, None, wanted)
+        cells, _ = select.cells(choice)
         pairs = list(dict.fromkeys((cell.kernel, cell.arch) for cell in cells))
     if not pairs:
         raise UsageError(f"{', '.join(names or ())}: not for {', '.join(arch or ())}", hint="see: lab list kernels")
@@ -73,7 +73,7 @@ def image_rm(
 
     if bool(names) == everything:
         raise UsageError("name the images to remove, or say --all", hint="see: lab image list")
-    select.check(select.filters(arch, names, None, None, None))
+    select.check(opt.Choice(arch=arch, kernel=names))
     folders = sorted(image.images_dir().glob("*-*-*")) if image.images_dir().is_dir() else []
     for folder in folders:
         name, one, _ = folder.name.rsplit("-", 2)

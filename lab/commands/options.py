@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that several commands share."""
+"""Options that several commands share, alone and in groups."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -59,3 +64,67 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the results.")]
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice: everything.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which cells."""
+
+    matrix: MatrixFile = None
+    profile: ProfileName = None
+    arch: Arches = None
+    kernel: Kernels = None
+    mechanism: Mechanisms = None
+    load: Loads = None
+    hardware: Machines = None
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to run them."""
+
+    swaps: SwapCount = None
+    seed: Seed = None
+    accel: Accel = AccelWish.auto
+    build: BuildWhere = BuildPlace.guest
+    dry_run: DryRun = False
+    results: ResultsDir = RESULTS
+    cold: Cold = False
+    mutant: MutantName = None
+    connect: Connect = "embed"
+    as_json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = 0
+
+
+_T = TypeVar("_T")
+
+
+def grouped(command: Callable[..., _T]) -> Callable[..., _T]:
+    """A command for typer: each parameter that is a group stands for its fields, an option each."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+
+    @functools.wraps(command)
+    def wrapper(**words: Any) -> _T:
+        made = {
+            name: group(**{field.name: words.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**made, **words)
+
+    parameters = list(_parameters(command, hints))
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper
+
+
+def _parameters(command: Callable[..., Any], hints: dict[str, Any]) -> Iterator[inspect.Parameter]:
+    """A command's parameters, with its groups' fields in their place."""
+    for name, one in inspect.signature(command).parameters.items():
+        if not dataclasses.is_dataclass(hints[name]):
+            yield one.replace(kind=one.KEYWORD_ONLY, annotation=hints[name])
+            continue
+        kinds = get_type_hints(hints[name], include_extras=True)
+        for field in dataclasses.fields(hints[name]):
+            yield inspect.Parameter(field.name, one.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name])

@@ -7,7 +7,7 @@ import secrets
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,102 +55,63 @@ class Order:
 
 
 @app.command("matrix")
+@opt.grouped
 def run_matrix(
-    matrix: opt.MatrixFile = None,
-    profile: opt.ProfileName = None,
-    arch: opt.Arches = None,
-    kernel: opt.Kernels = None,
-    mechanism: opt.Mechanisms = None,
-    load: opt.Loads = None,
-    hardware: opt.Machines = None,
-    swaps: opt.SwapCount = None,
-    seed: opt.Seed = None,
+    choice: opt.Choice,
+    how: opt.How,
     jobs: opt.Jobs = 0,
-    accel: opt.Accel = opt.AccelWish.auto,
-    build: opt.BuildWhere = opt.BuildPlace.guest,
     resume: Annotated[str, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")] = "",
-    dry_run: opt.DryRun = False,
-    results: opt.ResultsDir = opt.RESULTS,
-    cold: opt.Cold = False,
-    mutant: opt.MutantName = None,
-    connect: opt.Connect = "embed",
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> int:
     """Run every cell of a matrix, each in a guest of its own, and report.
 
     Example: lab run matrix --arch aarch64 --kernel trixie --mechanism refcount --swaps 200
     """
-    _louder(verbose, quiet)
-    wanted = select.filters(arch, kernel, mechanism, load, hardware)
+    _louder(how)
     if resume:
-        if any((matrix, profile, arch, kernel, mechanism, load, hardware, swaps, seed, mutant)):
+        if choice != opt.Choice() or how.swaps or how.seed or how.mutant:
             raise UsageError("--resume takes cells, swaps, seed and mutant from the run", hint="leave the others out")
-        cells, swaps, seed, build_at, cold, mutant = _resumed(results, resume)
+        cells, how = _resumed(resume, how)
     else:
-        select.check(wanted)
-        cells, chosen = select.cells(matrix, profile, wanted)
-        swaps, seed = swaps or chosen.swaps, seed or chosen.seed
-        build_at = build.value
-    order = Order(
-        swaps=swaps,
-        seed=seed or _seed(),
-        jobs=jobs,
-        accel=accel.value,
-        build=build_at,
-        connect=connect,
-        cold=cold,
-        mutant=_mutant(mutant, cells),
-        results=results,
-        resume=resume,
-        dry_run=dry_run,
-        json=as_json,
-        quiet=quiet,
-    )
-    return execute(cells, order)
+        cells, chosen = select.cells(choice)
+        how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
+    return execute(cells, _order(how, cells, jobs=jobs, resume=resume))
 
 
 @app.command("cell")
+@opt.grouped
 def run_cell(
     name: Annotated[
         str, typer.Argument(metavar="ID", help="ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; see: lab list cells.")
     ],
-    swaps: opt.SwapCount = None,
-    seed: opt.Seed = None,
-    accel: opt.Accel = opt.AccelWish.auto,
-    build: opt.BuildWhere = opt.BuildPlace.guest,
-    dry_run: opt.DryRun = False,
-    results: opt.ResultsDir = opt.RESULTS,
-    cold: opt.Cold = False,
-    mutant: opt.MutantName = None,
-    connect: opt.Connect = "embed",
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    how: opt.How,
 ) -> int:
     """Run one cell.
 
     Example: lab run cell aarch64/trixie/refcount/mixed --swaps 200
     """
-    _louder(verbose, quiet)
+    _louder(how)
     cell = Cell.parse(name)
     select.check_cell(cell)
-    order = Order(
-        swaps=swaps or select.DEFAULT_SWAPS,
-        seed=seed or _seed(),
-        jobs=1,
-        accel=accel.value,
-        build=build.value,
-        connect=connect,
-        cold=cold,
-        mutant=_mutant(mutant, [cell]),
-        results=results,
-        dry_run=dry_run,
-        json=as_json,
-        quiet=quiet,
+    return execute([cell], _order(how, [cell], jobs=1))
+
+
+def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") -> Order:
+    """Everything decided: what was left open is the default, the seed is drawn."""
+    return Order(
+        swaps=how.swaps or select.DEFAULT_SWAPS,
+        seed=how.seed or _seed(),
+        jobs=jobs,
+        accel=how.accel.value,
+        build=how.build.value,
+        connect=how.connect,
+        cold=how.cold,
+        mutant=_mutant(how.mutant, cells),
+        results=how.results,
+        resume=resume,
+        dry_run=how.dry_run,
+        json=how.as_json,
+        quiet=how.quiet,
     )
-    return execute([cell], order)
 
 
 def execute(cells: Sequence[Cell], order: Order) -> int:
@@ -262,19 +223,21 @@ def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     return host.facts()
 
 
-def _resumed(results: Path, run: str) -> tuple[list[Cell], int, int, str, bool, str | None]:
+def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
+    """A run's cells, and how they were to be run."""
     from lab.results import locate, read_run
 
-    head = read_run(locate(results, run))
+    head = read_run(locate(how.results, run))
     kept = head["matrix"]
     try:
         cells = [Cell.parse(name) for name in kept["cells"]]
-        found = (cells, kept["swaps"], head["seed"], kept["build"], kept["cold"], kept["mutant"])
+        told = {name: kept[name] for name in ("swaps", "cold", "mutant")}
+        how = replace(how, seed=head["seed"], build=opt.BuildPlace(kept["build"]), **told)
     except KeyError as e:
         raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
     for cell in cells:
         select.check_cell(cell)
-    return found
+    return cells, how
 
 
 def _mutant(name: str | None, cells: Sequence[Cell]) -> str:
@@ -293,7 +256,7 @@ def _seed() -> int:
     return secrets.randbelow((1 << 31) - 1) + 1
 
 
-def _louder(verbose: int, quiet: bool) -> None:
+def _louder(how: opt.How) -> None:
     """-v and -q may stand before or after the command."""
-    if verbose or quiet:
-        logs.setup(-1 if quiet else verbose)
+    if how.verbose or how.quiet:
+        logs.setup(-1 if how.quiet else how.verbose)

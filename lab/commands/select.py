@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import matrix
 from lab.cell import Cell
+from lab.commands.options import Choice
 from lab.errors import UsageError
 from lab.matrix import Filters, Known
 
@@ -18,15 +18,12 @@ DEFAULT_SWAPS = 20
 _URIS = {"embed": "qemu:///embed", "session": "qemu:///session", "system": "qemu:///system"}
 
 
-def filters(
-    arch: list[str] | None,
-    kernel: list[str] | None,
-    mechanism: list[str] | None,
-    load: list[str] | None,
-    hardware: list[str] | None,
-) -> Filters:
-    """What the options ask for; a name given twice counts once."""
-    return Filters(*(tuple(dict.fromkeys(names or ())) for names in (arch, kernel, mechanism, load, hardware)))
+def check(choice: Choice) -> Filters:
+    """What the options ask for; a name given twice counts once. UsageError for an unknown one."""
+    asked = (choice.arch, choice.kernel, choice.mechanism, choice.load, choice.hardware)
+    wanted = Filters(*(tuple(dict.fromkeys(names or ())) for names in asked))
+    matrix.check_names(wanted, known())
+    return wanted
 
 
 def known() -> Known:
@@ -36,18 +33,14 @@ def known() -> Known:
     return Known(kernel={name: one.arches for name, one in recipe.recipes().items()})
 
 
-def check(wanted: Filters) -> None:
-    """UsageError for an unknown name."""
-    matrix.check_names(wanted, known())
-
-
 def check_cell(cell: Cell) -> None:
     """UsageError for an unknown name or a cell that cannot be."""
     matrix.check_cell(cell, known())
 
 
-def cells(file: Path | None, name: str | None, wanted: Filters) -> tuple[list[Cell], Profile]:
+def cells(choice: Choice) -> tuple[list[Cell], Profile]:
     """The cells of a matrix file or a profile, and the profile itself."""
+    wanted, file, name = check(choice), choice.matrix, choice.profile
     from lab import profile
 
     if file and name:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab.commands import options as opt
 from lab.commands import select
+
+if TYPE_CHECKING:
+    from lab.catalogue import Load, Mechanism
 
 lists = typer.Typer(
     no_args_is_help=True, help="List what there is.\n\nExample: lab list cells --profile nightly", rich_markup_mode=None
@@ -58,7 +61,7 @@ def list_mechanisms(as_json: opt.Json = False) -> None:
     """
     from lab.catalogue import MECHANISMS
 
-    _rows([{"name": one.name, "summary": one.summary} for one in MECHANISMS.values()], as_json)
+    _summaries(MECHANISMS.values(), as_json)
 
 
 @lists.command("loads")
@@ -69,7 +72,7 @@ def list_loads(as_json: opt.Json = False) -> None:
     """
     from lab.catalogue import LOADS
 
-    _rows([{"name": one.name, "summary": one.summary} for one in LOADS.values()], as_json)
+    _summaries(LOADS.values(), as_json)
 
 
 @lists.command("hardware")
@@ -97,23 +100,13 @@ def list_mutants(as_json: opt.Json = False) -> None:
 
 
 @lists.command("cells")
-def list_cells(
-    matrix: opt.MatrixFile = None,
-    profile: opt.ProfileName = None,
-    arch: opt.Arches = None,
-    kernel: opt.Kernels = None,
-    mechanism: opt.Mechanisms = None,
-    load: opt.Loads = None,
-    hardware: opt.Machines = None,
-    as_json: opt.Json = False,
-) -> None:
+@opt.grouped
+def list_cells(choice: opt.Choice, as_json: opt.Json = False) -> None:
     """The cells of a matrix.
 
     Example: lab list cells --profile nightly --arch aarch64
     """
-    wanted = select.filters(arch, kernel, mechanism, load, hardware)
-    select.check(wanted)
-    cells, _ = select.cells(matrix, profile, wanted)
+    cells, _ = select.cells(choice)
     if as_json:
         print(json.dumps([cell.id for cell in cells], indent=2))
     else:
@@ -150,6 +143,10 @@ def report(
     else:
         wanted = len(head["matrix"]["cells"])
         terminal.summary(terminal.console(), found, folder=path, seconds=float(head["duration_s"]), wanted=wanted)
+
+
+def _summaries(table: Iterable[Mechanism | Load], as_json: bool) -> None:
+    _rows([{"name": one.name, "summary": one.summary} for one in table], as_json)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:

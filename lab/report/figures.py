@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from lab.cellresult import CellResult
 from lab.verdict import Status
@@ -25,6 +26,15 @@ class Figures:
     gap: str  # the blackout as seen, nothing taken off
     drain: str
     irqs: str
+
+
+class Bound(Enum):
+    """How a blackout is meant."""
+
+    EXACT = "exact"
+    LOWER = "lower"
+    UPPER = "upper"
+    UNKNOWN = "unknown"
 
 
 def figures(result: CellResult) -> Figures:
@@ -80,9 +90,14 @@ def _swaps(done: int | None, requested: int | None) -> str:
     return f"{done:,}" if done == requested else f"{done:,}/{requested:,}"
 
 
+def bound(result: CellResult) -> Bound:
+    """What a result's blackout is: a lower bound where a longer gap was seen and a part of it was not counted."""
+    if result.blackout_ns is None:
+        return Bound.UNKNOWN
+    if result.blackout_exact:
+        return Bound.EXACT
+    return Bound.LOWER if (result.blackout_raw_ns or 0) > result.blackout_ns else Bound.UPPER
+
+
 def _blackout(result: CellResult) -> str:
-    """A bound is told as one: lower where a longer gap was seen and a part of it was not counted, else upper."""
-    told = duration(result.blackout_ns)
-    if result.blackout_ns is None or result.blackout_exact:
-        return told
-    return f">={told}" if (result.blackout_raw_ns or 0) > result.blackout_ns else f"<{told}"
+    return {Bound.LOWER: ">=", Bound.UPPER: "<"}.get(bound(result), "") + duration(result.blackout_ns)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.cellresult import CellResult
+from lab.report import compare
 from lab.report.figures import clock, count, duration, figures, tally
 
 _EXCERPT_LINES = 30
@@ -17,6 +18,7 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     lines = [f"# Run {head['run']}", "", tally(results) + ".", ""]
     lines += _facts(head, len(results))
     lines += _table(results)
+    lines += _compared(results)
     lines += _isolation([result for result in results if result.isolation])
     lines += _opens([result for result in results if result.policy])
     for result in results:
@@ -49,6 +51,17 @@ def _table(results: Sequence[CellResult]) -> list[str]:
         cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.gap, row.drain, row.irqs)
         rows.append(f"| {_code(result.id)} | {result.status.value} | {' | '.join(cells)} |")
     return [*rows, ""]
+
+
+def _compared(results: Sequence[CellResult]) -> list[str]:
+    """Mechanisms side by side, where there are several."""
+    lines: list[str] = []
+    for table in compare.tables(results):
+        lines += [f"### {_text(table.title)}", "", f"| {' | '.join(compare.HEADS)} |"]
+        lines.append(f"|---|{'---:|' * (len(compare.HEADS) - 2)}---|")
+        lines += [f"| {' | '.join(_text(text) for text in row.texts())} |" for row in table.rows]
+        lines.append("")
+    return ["## Mechanisms side by side", "", compare.NOTE, "", *lines] if lines else []
 
 
 def _isolation(results: Sequence[CellResult]) -> list[str]:

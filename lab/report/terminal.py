@@ -23,6 +23,7 @@ from rich.text import Text
 
 from lab.cell import Cell
 from lab.cellresult import CellResult
+from lab.report import compare
 from lab.report.figures import clock, figures, tally
 from lab.verdict import Status
 
@@ -198,6 +199,7 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
         add_result(table, result)
     if results:
         out.print(table)
+    compared(out, results)
     for result in results:
         if result.status is Status.PASS:
             continue
@@ -208,6 +210,22 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     left = f", {missing} did not run" if missing > 0 else ""
     out.print(Text(f"{tally(results)}{left}, in {clock(seconds)}", style="bold"))
     out.print(Text(f"results: {shortest(folder)}/report.md"), soft_wrap=True)
+
+
+def compared(out: Console, results: Sequence[CellResult]) -> None:
+    """Mechanisms side by side, where there are several."""
+    tables = compare.tables(results)
+    for one in tables:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(one.title, "bold"), title_justify="left")
+        for head in compare.HEADS:
+            table.add_column(head, justify="left" if head in (compare.HEADS[0], compare.HEADS[-1]) else "right")
+        table.columns[0].no_wrap = True
+        for row in one.rows:
+            table.add_row(*(Text(text) for text in row.texts()))
+        out.print(table)
+    if tables:
+        out.print(Text(compare.NOTE, "dim"))
+        out.print()
 
 
 def shortest(path: Path) -> str:

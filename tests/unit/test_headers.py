@@ -18,7 +18,7 @@ from lab.image import Image
 
 Offer = Callable[[str], None]
 PROGRAM = """#include <stdio.h>
-int main(int c, char **v) { return printf("%s %s\\n", v[0], v[1]) < 0; }
+int main(int c, char **v) { return printf("%s %s\\n", *v, v[1]) < 0; }
 """
 RELEASE = "6.12.1+test-cloud-arm64"
 
@@ -74,19 +74,25 @@ def target(tmp_path: Path) -> Image:
     return disk_image(tmp_path, root, "trixie", "aarch64")
 
 
-def lender(tmp_path: Path, kbuild: str) -> Image:
-    """An image of this host's architecture whose fixdep prints its own name and arguments."""
+@pytest.fixture(scope="module")
+def fixdep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that prints its own name and its argument."""
+    folder = tmp_path_factory.mktemp("fixdep")
+    (folder / "p.c").write_text(PROGRAM)
+    subprocess.run(["gcc", "p.c", "-o", "p"], cwd=folder, check=True)
+    return folder / "p"
+
+
+def lender(tmp_path: Path, kbuild: str, fixdep: Path) -> Image:
+    """An image of this host's architecture with that fixdep."""
     native = arch.native()
     assert native is not None
     root = tmp_path / "lender"
     libraries = root / "usr/lib" / native.cross.rstrip("-")
     libraries.mkdir(parents=True)
-    (tmp_path / "p.c").write_text(
-        '#include <stdio.h>\nint main(int c, char **v) { return printf("%s %s\\n", *v, v[1]) < 0; }\n'
-    )
     program = root / "usr/lib" / kbuild / "scripts/basic/fixdep"
     program.parent.mkdir(parents=True)
-    subprocess.run(["gcc", tmp_path / "p.c", "-o", program], check=True)
+    shutil.copy(fixdep, program)
     linked = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     for word in linked.split():
         if word.startswith("/"):
@@ -95,14 +101,14 @@ def lender(tmp_path: Path, kbuild: str) -> Image:
 
 
 @pytest.fixture
-def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+def offer(tmp_path: Path, fixdep: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
     """Makes `image.ensure` hand out a lender with this linux-kbuild folder."""
     monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path / "cache"))
     if arch.native() is not arch.get("x86_64"):
         pytest.skip("the image asked for here is foreign only on x86_64")
 
     def make(kbuild: str) -> None:
-        lent = lender(tmp_path, kbuild)
+        lent = lender(tmp_path, kbuild, fixdep)
         monkeypatch.setattr(images, "ensure", lambda *_args, **_options: lent)
 
     return make

@@ -187,7 +187,7 @@ def test_what_a_killed_build_left_is_removed(builder: Builder) -> None:
 
 
 def test_two_workers_at_once_build_once_and_speak_of_no_other_lab(builder: Builder) -> None:
-    builder.seconds = 0.2
+    builder.seconds = 0.05
     said: list[str] = []
     found: list[image.Image] = []
     threads = [

@@ -12,7 +12,7 @@ import pytest
 from lab import measure, verdict
 from lab.cell import Cell
 from lab.cellresult import CellResult, cell_result
-from lab.dmesg import Events
+from lab.events import Events
 from lab.report import markdown
 from lab.verdict import Status
 

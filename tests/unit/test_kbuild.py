@@ -298,7 +298,7 @@ def test_a_build_waits_for_the_same_build_no_longer_than_its_deadline(
 ) -> None:
     name = kbuild.digest(image, sources, where="guest", mutants=False)
     with shelf.locked(cache / "builds" / name), pytest.raises(DeadlineError, match=f"other work on {name}"):
-        kbuild.build_in_guest(FakeGuest(good), image, sources, deadline=Deadline.after(0.3))
+        kbuild.build_in_guest(FakeGuest(good), image, sources, deadline=Deadline.after(0.05))
 
 
 def test_the_manifest_names_every_file(image: Image, sources: Path, good: dict[str, bytes]) -> None:

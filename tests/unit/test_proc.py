@@ -62,7 +62,8 @@ def test_a_command_past_its_deadline_is_killed() -> None:
 
 def test_a_command_gets_all_of_its_input_however_long_it_takes() -> None:
     data = b"x" * (1 << 20)
-    assert len(proc.run(["sh", "-c", "sleep 0.3; cat"], stdin=data).stdout) == len(data)
+    late = f"sleep {1.5 * proc._TURN_S}; cat"
+    assert len(proc.run(["sh", "-c", late], stdin=data).stdout) == len(data)
 
 
 def test_a_command_ends_when_the_process_is_told_to_stop() -> None:

@@ -112,7 +112,7 @@ def test_the_reaper_acts_once_the_lock_is_free(tmp_path: Path, qemu: subprocess.
     holder = os.open(lock, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
     quick = f"import runpy; main = runpy.run_path({reaper.__file__!r})['main']; "
-    quick += "main.__globals__['LOOK_AGAIN_S'] = 0.1; main()"
+    quick += "main.__globals__['LOOK_AGAIN_S'] = 0.02; main()"
     argv = [sys.executable, "-I", "-S", "-c", quick, str(lock), str(tmp_path / "run" / "r1"), str(work)]
     with subprocess.Popen(argv) as process:
         with pytest.raises(subprocess.TimeoutExpired):

@@ -14,8 +14,8 @@ import pytest
 from lab import measure, results, verdict
 from lab.cell import Cell
 from lab.cellresult import CellResult, cell_result
-from lab.dmesg import Events
 from lab.errors import Exit, HostError, LabError, UsageError
+from lab.events import Events
 from lab.results import RunFolder
 from lab.verdict import Status, Verdict
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lab import dmesg, measure, paths, runlog, verdict
 from lab.cell import MAX_SWAPS, Cell
-from lab.dmesg import Events
+from lab.events import Events
 from lab.verdict import Status, Verdict
 
 RAW: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "raw-refcount-mixed.json").read_text())
