@@ -34,7 +34,7 @@ static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_ed
 		return -ESTALE;
 	if (edition->version == slot->newest)
 		return -ENOTUNIQ;
-	if (slot->retiring || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
+	if (slot->retiring || slot->joined || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
 		return -EBUSY;
 	return 0;
 }
