@@ -153,6 +153,35 @@ class Invalidation(_Part):
     sleepers: Count  # tasks that slept on where nobody could wake them
 
 
+class AdaptiveEdition(_Part):
+    """How often one edition was chosen to answer, and what came of it."""
+
+    slot: Word
+    version: Count
+    decided: dict[Word, Count]  # by policy
+    rounds: Count  # of those decisions, how many were for a round of calls
+    open: Signed  # rounds not ended
+    joined: Count  # calls that came with a round
+
+
+class Adaptation(_Part):
+    """What mechanism `adaptive` says of itself. Lists are by CPU."""
+
+    policy: Word
+    keep: Count  # editions that stay live
+    at_once: Count  # most that shared calls
+    share: Count  # percent of the calls that policy `percent` gives to the newest
+    dwell_calls: Count  # calls on a CPU between two changes of mind of policy `latency`
+    percent: Annotated[list[Count], Field(max_length=8192)]  # calls shared out by percentage
+    newest: Annotated[list[Count], Field(max_length=8192)]  # of those, what the newest edition answered
+    latency: Annotated[list[Count], Field(max_length=8192)]  # calls shared out by latency
+    switches: Annotated[list[Count], Field(max_length=8192)]  # changes of mind among them
+    astray: Annotated[list[Count], Field(max_length=8192)]  # answered by an edition that the policy did not choose
+    stack_checks: Count  # how often all stacks were searched for old text
+    stack_found: Count  # of those, how often a task was in it although nobody held a reference
+    editions: Annotated[list[AdaptiveEdition], Field(max_length=MAX_ITEMS)]
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -185,6 +214,7 @@ class Stats(_Part):
     memory: Memory | None = None
     nested: Nested | None = None
     invalidate: Invalidation | None = None
+    adaptive: Adaptation | None = None
     nmissed: Count | None = None
 
 

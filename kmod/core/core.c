@@ -15,13 +15,17 @@
 #include "stall.c"
 #include "race.c"
 #include "hook.c"
+#include "stack.c"
 #include "../mechanisms/refcount.c"
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"
+#include "../mechanisms/adaptive/adaptive.c"
 #include "main.c"
 
 /* For mutants of mechanisms, which are modules of their own. */
 EXPORT_SYMBOL_GPL(hs_ref_revoke);
+EXPORT_SYMBOL_GPL(hs_alloc_percpu);
+EXPORT_SYMBOL_GPL(hs_free_percpu);
 EXPORT_SYMBOL_GPL(hs_guard_call);
 EXPORT_SYMBOL_GPL(hs_guard_landing);
 EXPORT_SYMBOL_GPL(hs_guard_return);

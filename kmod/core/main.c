@@ -125,7 +125,7 @@ static int race_show(struct seq_file *seq, void *unused)
 DEFINE_SHOW_ATTRIBUTE(race);
 
 /* The mechanisms, one file or folder each in mechanisms/. */
-static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload, &invalidate };
+static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload, &invalidate, &adaptive };
 
 static struct dentry *folder;
 

@@ -35,11 +35,30 @@ static char *layout = HS_CALC_LAYOUT;
 module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout, "layout of the slot's state it registers, by its text");
 
+static uint slow_us;
+module_param(slow_us, uint, 0444);
+MODULE_PARM_DESC(slow_us, "microseconds that each call takes more than it needs");
+
+static char *slot = HS_CALC_SLOT;
+module_param(slot, charp, 0444);
+MODULE_PARM_DESC(slot, "slot it stands behind");
+
+/* Keep the CPU and give it to nobody, in this text. */
+static __always_inline void edition_spin(u32 us)
+{
+	const u64 until = ktime_get_ns() + (u64)us * NSEC_PER_USEC;
+
+	while (ktime_get_ns() < until)
+		cpu_relax();
+}
+
 /* What the algorithm runs on: the argument, moved by the slot's state. */
-static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
+static __always_inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 {
 	const struct hs_calc_state *state = self->state;
 
+	if (unlikely(slow_us))
+		edition_spin(slow_us);
 	return arg + state->base;
 }
 
@@ -50,15 +69,6 @@ static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
  * back, which hides what a mechanism forgot to wait for.
  */
 #define HS_EDITION_TEXT notrace noinline
-
-/* Keep the CPU and give it to nobody, in this text. */
-static __always_inline void edition_spin(u32 us)
-{
-	const u64 until = ktime_get_ns() + (u64)us * NSEC_PER_USEC;
-
-	while (ktime_get_ns() < until)
-		cpu_relax();
-}
 
 /* Stay in the middle of a call, as calls do that wait for something. */
 static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const struct hs_call *call)
@@ -117,6 +127,7 @@ static notrace int edition_register(struct hs_edition *edition)
 		return -ENOMEM;
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
+	edition->slot = slot;
 	edition->version = version;
 	if (restart >= 0)
 		edition->restart = restart;
@@ -149,7 +160,6 @@ static HS_EDITION_TEXT int _name##_seal(const struct hs_edition *self, struct hs
 }								\
 NOKPROBE_SYMBOL(_name##_seal);					\
 static struct hs_edition edition = {				\
-	.slot = HS_CALC_SLOT,					\
 	.name = #_name,						\
 	.identity = _identity,					\
 	.restart = _restart,					\

@@ -89,7 +89,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("run matrix --arch riscv64", "unknown architecture 'riscv64' (known: x86_64, aarch64)"),
         ("run matrix --kernel buster", "unknown kernel 'buster' (known: bookworm"),
-        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount, invalidate)"),
+        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount, invalidate, adaptive)"),
         ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, mixed, stuck)"),
         ("run matrix --hardware pdp11", "unknown hardware 'pdp11' (known: standard"),
         ("run matrix --kernel trixie-16k", "kernel 'trixie-16k' is not for x86_64"),
