@@ -22,8 +22,9 @@
 #include "../mechanisms/adaptive/adaptive.c"
 #include "main.c"
 
-/* For mutants of mechanisms, which are modules of their own. */
+/* For mutants of mechanisms, which are modules of their own, and for demonstrations. */
 EXPORT_SYMBOL_GPL(hs_ref_revoke);
+EXPORT_SYMBOL_GPL(hs_slot_drain);
 EXPORT_SYMBOL_GPL(hs_alloc_percpu);
 EXPORT_SYMBOL_GPL(hs_free_percpu);
 EXPORT_SYMBOL_GPL(hs_guard_call);

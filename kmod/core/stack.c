@@ -35,7 +35,15 @@ struct stack_look {
 
 static bool is_within(unsigned long address, const struct hs_stack_range *range)
 {
-	return range && address - range->base < range->size;
+	return address - range->base < range->size;
+}
+
+static bool is_beyond(unsigned long address, const struct hs_stack_range *beyond)
+{
+	for (; beyond && beyond->size; beyond++)
+		if (is_within(address, beyond))
+			return true;
+	return false;
 }
 
 /* Return: -EBUSY if one of the frames is in the text, 0 if none is, -EAGAIN if there are none. */
@@ -44,7 +52,7 @@ static int judge_frames(const struct stack_look *look, unsigned int frames)
 	unsigned int i;
 
 	for (i = 0; i < frames; i++) {
-		if (is_within(look->frames[i], look->beyond))
+		if (is_beyond(look->frames[i], look->beyond))
 			break;
 		if (is_within(look->frames[i], look->text))
 			return -EBUSY;
@@ -96,7 +104,8 @@ static int look_at_task(struct stack_look *look)
 /**
  * hs_stack_check - whether a task is in a piece of text
  * @text: what nobody can enter any more
- * @beyond: who stands in this function never returns from it, so what is further out does not count; may be NULL
+ * @beyond: places, up to one of size 0: who stands there never returns from it, so what is further out does not count;
+ *	    may be NULL
  * @who: name of a task that is; its size is TASK_COMM_LEN
  *
  * Context: process, may sleep; not from the text. Return: 0; -EBUSY if one is; -EAGAIN if one could not be looked at.

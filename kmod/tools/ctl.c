@@ -6,7 +6,8 @@
  *	  ./hs-ctl swap --count 200 [--seed 1]
  *	  both with [--edition PARAMETERS], for every edition that they load
  *	  ./hs-ctl refuse | stop | stats | down | sections MODULE
- *	  ./hs-ctl reverse | retire [--slot NAME]	take back the newest, or the oldest, of editions side by side
+ *	  ./hs-ctl settle | reverse | retire [--slot NAME]	of editions side by side end a swap; or take back the
+ *								newest; or the oldest
  *	  ./hs-ctl insert MODULE [--parameters PARAMETERS] | remove MODULE
  *
  * Each prints JSON, one object a line; an error is {"error":"..."} and exit status 1. --deadline-ms bounds every wait.
@@ -272,6 +273,8 @@ int main(int argc, char **argv)
 		return swap_command(argc, argv);
 	if (!strcmp(command, "refuse"))
 		return refuse_command(argc, argv);
+	if (!strcmp(command, "settle"))
+		return retire_command(argc, argv, command, HS_RETIRE_REPLACED);
 	if (!strcmp(command, "reverse"))
 		return retire_command(argc, argv, command, HS_RETIRE_NEWEST);
 	if (!strcmp(command, "retire"))
@@ -288,5 +291,5 @@ int main(int argc, char **argv)
 		return down_command();
 	if (!strcmp(command, "sections") && argc > 2)
 		return sections_command(argv[2]);
-	die("usage: hs-ctl up|swap|refuse|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
+	die("usage: hs-ctl up|swap|refuse|settle|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * hs-ctl reverse, retire, insert, remove: editions side by side, of any slot, one at a time.
+ * hs-ctl settle, reverse, retire, insert, remove: editions side by side, of any slot, one at a time.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,9 +34,9 @@ int retire_command(int argc, char **argv, const char *command, __u32 retire)
 	snprintf(drain.slot, sizeof(drain.slot), "%s", slot);
 	snprintf(info.slot, sizeof(info.slot), "%s", slot);
 	err = ioctl(ctl, HS_CTL_DRAIN, &drain) ? errno : 0;
-	if (!err && !drain.module[0])
+	if (!err && !drain.module[0] && retire != HS_RETIRE_REPLACED)
 		err = ENODEV;
-	if (!err)	/* a module may hold other editions, of other slots */
+	if (!err && drain.module[0])	/* a module may hold other editions, of other slots */
 		err = remove_module_patiently(drain.module, REMOVE_LIMIT, REMOVE_PAUSE_US, &attempts);
 	if (ioctl(ctl, HS_CTL_INFO, &info) && errno != ENOENT)
 		die("HS_CTL_INFO: %s", strerror(errno));
