@@ -8,7 +8,9 @@
 #ifndef HS_COMPAT_H
 #define HS_COMPAT_H
 
+#include <linux/file.h>
 #include <linux/hrtimer.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/stacktrace.h>
 #include <linux/version.h>
@@ -21,6 +23,19 @@ static inline void hrtimer_setup(struct hrtimer *timer, enum hrtimer_restart (*f
 	hrtimer_init(timer, clock_id, mode);
 	timer->function = function;
 }
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+/* bc292ab00f6c ("mm: introduce vma->vm_flags wrapper functions") */
+static inline void vm_flags_mod(struct vm_area_struct *vma, vm_flags_t set, vm_flags_t clear)
+{
+	vma->vm_flags = (vma->vm_flags | set) & ~clear;
+}
+#endif
+
+/* 1da91ea87aef ("introduce fd_file(), convert all accessors to it."), 6.12 */
+#ifndef fd_file
+#define fd_file(descriptor) ((descriptor).file)
 #endif
 
 /* ac3b43283923 ("module: replace module_layout with module_memory"), 6.4 */

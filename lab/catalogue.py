@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from lab import paths
 from lab.cell import Cell
@@ -23,6 +23,20 @@ class Oracle(IntEnum):
     REFUSALS = 6  # what must be refused is, and changes nothing
     PROMISE = 7  # what this mechanism says of itself
     PROGRESS = 8  # calls and swaps really happened
+
+
+class Kind(StrEnum):
+    """How a caller calls; the kernel counts the calls of threads under these names."""
+
+    SYSCALL = "syscall"
+    EXCEPTION = "exception"
+    POLICY = "policy"
+    INTERRUPT = "interrupt"
+
+    @property
+    def calls(self) -> str:
+        """What one call of that kind is, in the plural."""
+        return {"syscall": "system calls", "exception": "page faults", "policy": "opens"}.get(self, "interrupts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +59,7 @@ class Load:
 
     name: str
     summary: str  # one line for `lab list loads`
-    syscalls: bool  # threads call through the character device
-    interrupts: bool  # edu devices and an hrtimer call from interrupt context
+    callers: frozenset[Kind]  # each of these kinds must really call
     stays: bool = False  # callers stay in the old edition at every swap
     swap_s: float = 3.0  # what a swap may take on the reference host
 
@@ -92,20 +105,33 @@ MECHANISMS: dict[str, Mechanism] = {
             alternates=True,
             whole_rounds=True,
         ),
+        Mechanism(
+            name="transaction",
+            summary="calls between two marks see one version; state is brought from layout to layout",
+            calls_may_fail=False,
+            whole_rounds=True,
+        ),
     )
 }
+
+_MIXED = frozenset({Kind.SYSCALL, Kind.EXCEPTION, Kind.INTERRUPT})
 
 LOADS: dict[str, Load] = {
     load.name: load
     for load in (
-        Load(name="syscall", summary="threads of system calls", syscalls=True, interrupts=False),
-        Load(name="irq", summary="interrupts of edu devices and a timer", syscalls=False, interrupts=True),
-        Load(name="mixed", summary="system calls and interrupts at once", syscalls=True, interrupts=True),
+        Load(name="syscall", summary="threads of system calls", callers=frozenset({Kind.SYSCALL})),
+        Load(name="irq", summary="interrupts of edu devices and a timer", callers=frozenset({Kind.INTERRUPT})),
+        Load(name="exception", summary="threads of page faults", callers=frozenset({Kind.EXCEPTION})),
+        Load(
+            name="policy",
+            summary="threads of file opens, which the edition allows or denies",
+            callers=frozenset({Kind.POLICY}),
+        ),
+        Load(name="mixed", summary="system calls, page faults and interrupts at once", callers=_MIXED),
         Load(
             name="stuck",
             summary="mixed, and callers that sleep or spin 4 s inside an edition",
-            syscalls=True,
-            interrupts=True,
+            callers=_MIXED,
             stays=True,
             swap_s=20.0,
         ),
@@ -142,10 +168,10 @@ def mutant(name: str) -> Mutant:
 
 def check_fit(mutant: Mutant, cell: Cell) -> None:
     """UsageError when a cell never uses what the mutant breaks: it would pass, and say nothing of the mutant."""
-    wants, has = LOADS[mutant.load], LOADS[cell.load]
+    without = LOADS[mutant.load].callers - LOADS[cell.load].callers
     if mutant.replaces == f"hs_{mutant.mechanism}" and cell.mechanism != mutant.mechanism:
         only = f"mechanism {mutant.mechanism}"
-    elif mutant.replaces == "hs_load" and (wants.syscalls > has.syscalls or wants.interrupts > has.interrupts):
+    elif (mutant.replaces == "hs_load" and without) or Kind.POLICY in without:
         only = f"loads with the sources of {mutant.load}"
     else:
         return

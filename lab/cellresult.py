@@ -35,6 +35,7 @@ class CellResult:
     seed: int | None = None
     calls: dict[str, int | None] | None = None
     rounds: dict[str, int] | None = None  # calls that belong together, and how many of them saw two editions
+    policy: dict[str, int] | None = None  # opens of files; forbidden ones that were opened, allowed ones refused
     swaps: dict[str, int] | None = None
     swap_ns: dict[str, dict[str, int] | None] | None = None
     blackout_ns: int | None = None
@@ -88,6 +89,7 @@ def cell_result(
         figures = {
             "calls": _dict(samples.calls),
             "rounds": _dict(samples.rounds),
+            "policy": _dict(samples.policy),
             "swaps": _dict(samples.swaps),
             "swap_ns": {step: _dict(spread) for step, spread in samples.swap_ns.items()},
             "blackout_ns": samples.blackout_ns,

@@ -18,6 +18,7 @@ are the same; where it is false, the blackout is a lower bound if the gap as see
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 import statistics
 from collections import Counter
@@ -53,6 +54,17 @@ class Rounds:
 
     made: int
     torn: int  # answered by more than one edition
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Opens of files that every policy allows, or forbids, over all threads of that kind."""
+
+    opens: int
+    forbidden_opened: int
+    slipped: int  # of those, how many an edition had been asked about
+    allowed_refused: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Samples:
     log: RunLog
     calls: Calls | None
     rounds: Rounds | None
+    policy: Policy | None
     swaps: Swaps | None
     swap_ns: dict[str, Spread | None]
     blackout_ns: int | None
@@ -125,6 +138,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
         log=log,
         calls=_calls(log),
         rounds=_rounds(log),
+        policy=_policy(log),
         swaps=Swaps(total.requested, total.done, total.refused, total.failed) if total else None,
         swap_ns={step: _spread(log, step) for step in STEPS},
         blackout_ns=blackout_ns,
@@ -271,6 +285,13 @@ def _rounds(log: RunLog) -> Rounds | None:
     return Rounds(made, torn or 0) if made is not None else None
 
 
+def _policy(log: RunLog) -> Policy | None:
+    told = [thread.policy for thread in threads(log) if thread.policy is not None]
+    if not told:
+        return None
+    return Policy(**{key.name: sum(getattr(one, key.name) for one in told) for key in dataclasses.fields(Policy)})
+
+
 def _sum(values: Iterable[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
@@ -282,10 +303,13 @@ def _spread(log: RunLog, step: str) -> Spread | None:
 
 
 def _latency(log: RunLog, phase: Phase) -> Latency | None:
-    """The threads' latencies; where no thread calls, the interrupt sources' (the two are never mixed)."""
+    """The latencies of the threads of system calls; where there are none, of the other threads; where none, of the
+    interrupt sources. They are never mixed: a page fault or an open is more than its call.
+    """
     if log.load is None:
         return None
     group = [caller for caller in threads(log) if caller.completed and caller.hist]
+    group = [caller for caller in group if caller.kind == "syscall"] or group
     group = group or [caller for caller in interrupt_sources(log) if caller.completed and caller.hist]
     hist: Counter[int] = Counter()
     longest: list[int] = []

@@ -98,12 +98,17 @@ def _editions_add_up(samples: Samples, stats: Stats) -> str:
 def _threads_match_kernel(samples: Samples, stats: Stats) -> str:
     threads = measure.threads(samples.log)
     sources = [source for source in stats.sources if source.raised is None]
-    for key in ("issued", "completed", "failed"):
-        ours = sum(getattr(caller, key) for caller in threads)
-        kernels = sum(getattr(source, key) for source in sources)
-        if ours != kernels:
-            return f"callers {key} {ours:,} system calls, the kernel counts {kernels:,}"
+    for kind in sorted({thread.kind for thread in threads} | {source.name for source in sources}):
+        for key in ("issued", "completed", "failed"):
+            ours = sum(getattr(caller, key) for caller in threads if caller.kind == kind)
+            kernels = sum(getattr(source, key) for source in sources if source.name == kind)
+            if ours != kernels:
+                return f"callers {key} {ours:,} {_calls(kind)}, the kernel counts {kernels:,}"
     return ""
+
+
+def _calls(kind: str) -> str:
+    return catalogue.Kind(kind).calls if kind in list(catalogue.Kind) else f"calls of kind {kind}"
 
 
 def _versions_match(samples: Samples, stats: Stats) -> str:
@@ -190,7 +195,7 @@ def interrupts(samples: Samples, cell: Cell) -> Finding:
         return not_judged(Oracle.INTERRUPTS, samples, "stats")
     sources = measure.interrupt_sources(samples.log)
     if not sources:
-        if catalogue.LOADS[cell.load].interrupts:
+        if catalogue.Kind.INTERRUPT in catalogue.LOADS[cell.load].callers:
             return Finding(Oracle.INTERRUPTS, None, "not judged: no interrupt source reported")
         return Finding(Oracle.INTERRUPTS, True, "no interrupts in this load")
     for source in sources:

@@ -44,11 +44,22 @@ class Maxima(_Part):
     after: Count | None = None
 
 
+class Opened(_Part):
+    """What came of a thread's opens of files that every policy allows, or forbids."""
+
+    opens: Count
+    refused: Count
+    forbidden_opened: Count
+    slipped: Count  # of those, how many an edition had been asked about
+    allowed_refused: Count
+
+
 class Caller(_Part):
     """Who calls: a thread, or an interrupt source. issued counts every call begun."""
 
     id: Count = 0
     name: Word = ""
+    kind: Word = "syscall"  # of a thread: how it calls; catalogue.Kind
     issued: Count
     completed: Count
     failed: Count
@@ -68,6 +79,8 @@ class Caller(_Part):
     gaps: Pairs | None = None  # [start, end] without a completed call, CLOCK_MONOTONIC ns
     raised: Count | None = None  # interrupts asked for, where it is a source of them
     handled: Count | None = None
+    policy: Opened | None = None  # of a thread of opens
+    denied: Count | None = None  # opens that editions denied, by the kernel's count of that source
 
 
 class LoadPart(_Part):
@@ -182,6 +195,20 @@ class Adaptation(_Part):
     editions: Annotated[list[AdaptiveEdition], Field(max_length=MAX_ITEMS)]
 
 
+class Transaction(_Part):
+    """What mechanism `transaction` says of itself."""
+
+    changes: Count  # updates that changed the layout of the state
+    retries: Count  # switches tried again, for an interrupt had begun one
+    waited: Count  # tasks that waited until such an update was over
+    open: Count  # transactions that have not ended
+    objects: Count  # of the state
+    behind: Count  # objects that nobody has touched since the last change
+    steps: Count  # layouts that the objects have come through, all together
+    transformed: Count  # calls of a transformer
+    touched: Count  # of those, at an object's first touch
+
+
 class Empty(_Part):
     """Calls that found no edition."""
 
@@ -215,6 +242,7 @@ class Stats(_Part):
     nested: Nested | None = None
     invalidate: Invalidation | None = None
     adaptive: Adaptation | None = None
+    transaction: Transaction | None = None
     nmissed: Count | None = None
 
 

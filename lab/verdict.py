@@ -135,4 +135,5 @@ def _no_progress(samples: Samples | None) -> str:
 def _summary(samples: Samples) -> str:
     calls, swaps = samples.calls, samples.swaps
     assert calls is not None and swaps is not None
-    return f"{swaps.done:,} swaps under {calls.issued:,} calls, {calls.failed:,} failed"
+    told = f"{swaps.done:,} swaps under {calls.issued:,} calls, {calls.failed:,} failed"
+    return f"{told}, {samples.policy.forbidden_opened:,} forbidden files opened" if samples.policy else told

@@ -10,6 +10,7 @@
 #include "ref.c"
 #include "restart.c"
 #include "table.c"
+#include "object.c"
 #include "show.c"
 #include "source.c"
 #include "stall.c"
@@ -20,6 +21,7 @@
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"
 #include "../mechanisms/adaptive/adaptive.c"
+#include "../mechanisms/transaction.c"
 #include "main.c"
 
 /* For mutants of mechanisms, which are modules of their own, and for demonstrations. */
@@ -27,6 +29,8 @@ EXPORT_SYMBOL_GPL(hs_ref_revoke);
 EXPORT_SYMBOL_GPL(hs_slot_drain);
 EXPORT_SYMBOL_GPL(hs_alloc_percpu);
 EXPORT_SYMBOL_GPL(hs_free_percpu);
+EXPORT_SYMBOL_GPL(hs_objects_transform);
+EXPORT_SYMBOL_GPL(hs_objects_show);
 EXPORT_SYMBOL_GPL(hs_guard_call);
 EXPORT_SYMBOL_GPL(hs_guard_landing);
 EXPORT_SYMBOL_GPL(hs_guard_return);

@@ -39,6 +39,8 @@ struct hs_count {
 	unsigned long aborted;	/* references cut off: the call went on elsewhere */
 	unsigned long committed; /* calls that hs_commit() let pass */
 	unsigned long settled;	/* of those, how many have left the edition; where the mechanism needs to know */
+	unsigned long begun;	/* transactions that began with the edition */
+	unsigned long ended;	/* of those, how many are over */
 };
 
 /* What a drain can tell of itself; zero where it does not apply. */
@@ -123,6 +125,7 @@ struct hs_round {
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
  * @keep:	HS_SIDE_BY_SIDE: how many editions of a slot stay live when a swap is over
+ * @transforms:	whether @admit lets editions in that change the layout of the state
  * @init:	prepare, before its first slot. Context: process, hs_lock held. Return: 0, or why this kernel can not
  *		do it: the slot is then refused. May be NULL.
  * @exit:	undo @init, after its last slot. Context: process, hs_lock held. May be NULL.
@@ -138,10 +141,11 @@ struct hs_round {
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
  * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). HS_SIDE_BY_SIDE: @new is the
  *		newest of those in slot->refs that are live, and @old is no longer one of them. Context: process,
- *		hs_lock held.
+ *		hs_lock held. Return: 0; or why not, and then nothing has changed. Without @new it does not fail.
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
+ * @ask:	who is in the way of an update. Context: process, hs_lock held. May be NULL.
  * @show:	its own figures as members of a JSON object. Context: process. May be NULL.
  * @leave:	the edition's module is being unloaded while live. NULL where @adopt prevents that. Returns when no
  *		reference is left. Context: process, hs_lock held.
@@ -155,6 +159,7 @@ struct hs_mechanism {
 	struct module *owner;
 	enum hs_order order;
 	unsigned int keep;
+	bool transforms;
 	int (*init)(void);
 	void (*exit)(void);
 	int (*call)(struct hs_slot *slot, struct hs_call *call);
@@ -164,10 +169,11 @@ struct hs_mechanism {
 	int (*nest)(struct hs_ref *ref, struct hs_slot *slot, struct hs_call *call);
 	int (*admit)(const struct hs_slot *slot, const struct hs_edition *edition);
 	int (*adopt)(struct hs_slot *slot, struct hs_ref *ref);
-	void (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
+	int (*publish)(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old);
 	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms, struct hs_drained *figures);
 	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
+	int (*ask)(struct hs_slot *slot, struct hs_ctl_ask *ask);
 	void (*show)(struct seq_file *seq);
 	unsigned int slots;
 	struct list_head node;
@@ -225,6 +231,7 @@ struct hs_slot {
  * @start:	begin. Context: process. Return: 0 or -errno. NULL for a source that user space drives.
  * @stop:	end; returns when none is in flight. Context: process.
  * @totals:	for a source without @rec: calls issued, completed, failed
+ * @show:	more members of its JSON object, each after a comma. Context: process. May be NULL.
  * @raised:	interrupts asked for; one writer
  * @handled:	of those, how many reached the handler; one writer
  * @overruns:	periods that a timer missed because the machine was late; nobody asked for those
@@ -238,6 +245,7 @@ struct hs_source {
 	int (*start)(struct hs_source *source);
 	void (*stop)(struct hs_source *source);
 	void (*totals)(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed);
+	void (*show)(struct hs_source *source, struct seq_file *seq);
 	u64 raised;
 	u64 handled;
 	u64 overruns;
@@ -382,6 +390,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain);
 
 /* show.c */
 int hs_slot_info(struct hs_ctl_info *info);
+int hs_slot_ask(struct hs_ctl_ask *ask);
 void hs_table_show(struct seq_file *seq, bool counts);
 
 /* ref.c */
@@ -403,6 +412,10 @@ int hs_stack_wait(const struct hs_stack_range *text, const struct hs_stack_range
 /* restart.c */
 void hs_nested_show(struct seq_file *seq);
 void hs_ref_revoke(struct hs_ref *ref);
+
+/* object.c */
+void hs_objects_transform(const struct hs_ref *ref);
+void hs_objects_show(struct seq_file *seq);
 
 /* source.c */
 int hs_source_register(struct hs_source *source);

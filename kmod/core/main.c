@@ -42,6 +42,20 @@ static long ctl_info(void __user *user)
 	return err;
 }
 
+static long ctl_ask(void __user *user)
+{
+	struct hs_ctl_ask ask = { };
+	long err;
+
+	if (copy_from_user(ask.slot, user, sizeof(ask.slot)))
+		return -EFAULT;
+	ask.slot[HS_NAME_LEN - 1] = 0;
+	err = hs_slot_ask(&ask);
+	if (!err && copy_to_user(user, &ask, sizeof(ask)))
+		return -EFAULT;
+	return err;
+}
+
 static long ctl_phase(u32 __user *user)
 {
 	u32 phase;
@@ -63,6 +77,8 @@ static long ctl_ioctl(struct file *file, unsigned int command, unsigned long arg
 		return ctl_info(user);
 	case HS_CTL_DRAIN:
 		return ctl_drain(user);
+	case HS_CTL_ASK:
+		return ctl_ask(user);
 	case HS_CTL_PHASE:
 		return ctl_phase(user);
 	case HS_CTL_START:
@@ -125,7 +141,9 @@ static int race_show(struct seq_file *seq, void *unused)
 DEFINE_SHOW_ATTRIBUTE(race);
 
 /* The mechanisms, one file or folder each in mechanisms/. */
-static struct hs_mechanism * const mechanism_list[] = { &refcount, &reload, &invalidate, &adaptive };
+static struct hs_mechanism * const mechanism_list[] = {
+	&refcount, &reload, &invalidate, &adaptive, &transaction,
+};
 
 static struct dentry *folder;
 

@@ -12,15 +12,14 @@
 #include "core.h"
 
 /*
- * Return: 0, or why this edition may not stand behind this slot:
+ * All but the layout of the state. Return: 0, or why this edition may not stand behind this slot:
  * -EINVAL	no version, name or function
  * -EPROTOTYPE	another interface than the slot's
- * -EPROTO	another state layout than the slot's
  * -ESTALE	older than an edition that was here
  * -ENOTUNIQ	this version was here already (EEXIST would be the module loader's: newer kernels hide it)
  * -EBUSY	another swap is in progress, or the mechanism wants the old edition out first
  */
-static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_edition *edition)
+static inline int hs_policy_but_layout(const struct hs_slot *slot, const struct hs_edition *edition)
 {
 	if (!edition->version || !edition->name || !edition->call || !edition->owner)
 		return -EINVAL;
@@ -28,8 +27,6 @@ static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_ed
 		return 0;
 	if (edition->interface != slot->interface)
 		return -EPROTOTYPE;
-	if (edition->layout.hash != slot->layout.hash || edition->layout.size != slot->layout.size)
-		return -EPROTO;
 	if (hs_version_older(edition->version, slot->newest))
 		return -ESTALE;
 	if (edition->version == slot->newest)
@@ -37,6 +34,14 @@ static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_ed
 	if (slot->retiring || slot->joined || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
 		return -EBUSY;
 	return 0;
+}
+
+/* The same, and -EPROTO for another layout than the slot's state has. */
+static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_edition *edition)
+{
+	int err = hs_policy_but_layout(slot, edition);
+
+	return err ?: slot->newest && !hs_layout_same(&slot->layout, &edition->layout) ? -EPROTO : 0;
 }
 
 #endif /* HS_POLICY_H */

@@ -107,7 +107,10 @@ void hs_ref_free(struct hs_ref *ref)
 	hs_free(ref);
 }
 
-/* Exits are read before enters: a sum taken while calls run may show too many references, never too few. */
+/*
+ * Ends are read before exits, and both before enters: a sum taken while calls run may show too many references, never too
+ * few, also where an open transaction may enter again and again.
+ */
 void hs_ref_sum(const struct hs_ref *ref, struct hs_count *sum)
 {
 	const struct hs_count *count;
@@ -116,6 +119,9 @@ void hs_ref_sum(const struct hs_ref *ref, struct hs_count *sum)
 	*sum = ref->total;
 	if (!ref->count)
 		return;
+	for_each_possible_cpu(cpu)
+		sum->ended += READ_ONCE(per_cpu_ptr(ref->count, cpu)->ended);
+	smp_rmb(); /* pairs with who counts the end of a transaction */
 	for_each_possible_cpu(cpu) {
 		count = per_cpu_ptr(ref->count, cpu);
 		sum->exit += READ_ONCE(count->exit);
@@ -125,12 +131,14 @@ void hs_ref_sum(const struct hs_ref *ref, struct hs_count *sum)
 		sum->settled += READ_ONCE(count->settled);
 	}
 	smp_rmb(); /* what ends before enters; orders this function's reads only */
-	for_each_possible_cpu(cpu)
+	for_each_possible_cpu(cpu) {
 		sum->enter += READ_ONCE(per_cpu_ptr(ref->count, cpu)->enter);
+		sum->begun += READ_ONCE(per_cpu_ptr(ref->count, cpu)->begun);
+	}
 }
 
 /**
- * hs_ref_outstanding - references taken and not yet dropped
+ * hs_ref_outstanding - references taken and not yet dropped, transactions begun and not yet ended
  * @ref: the record
  *
  * Exact once no new reference can be taken and a grace period has passed since; an upper bound before.
@@ -142,7 +150,7 @@ long hs_ref_outstanding(const struct hs_ref *ref)
 	struct hs_count sum;
 
 	hs_ref_sum(ref, &sum);
-	return sum.enter - sum.exit - sum.failed - sum.aborted;
+	return sum.enter - sum.exit - sum.failed - sum.aborted + sum.begun - sum.ended;
 }
 EXPORT_SYMBOL_GPL(hs_ref_outstanding);
 

@@ -24,6 +24,8 @@ int hs_slot_info(struct hs_ctl_info *info)
 		info->order = slot->mechanism->order;
 		info->newest = slot->newest;
 		info->swaps = slot->swaps;
+		info->layout = slot->layout.number;
+		info->transforms = slot->mechanism->transforms;
 		info->publish_ns = slot->publish_ns;
 		if (slot->ref) {
 			strscpy(info->edition, slot->ref->name, sizeof(info->edition));
@@ -36,6 +38,20 @@ int hs_slot_info(struct hs_ctl_info *info)
 			strscpy(info->retiring, slot->retiring->module, sizeof(info->retiring));
 		err = 0;
 	}
+	mutex_unlock(&hs_lock);
+	return err;
+}
+
+/* HS_CTL_ASK. Context: process, may sleep. Return: 0, -ENOENT, or -EOPNOTSUPP from mechanisms that can not tell. */
+int hs_slot_ask(struct hs_ctl_ask *ask)
+{
+	struct hs_slot *slot;
+	int err = -ENOENT;
+
+	mutex_lock(&hs_lock);
+	slot = find_slot(ask->slot);
+	if (slot)
+		err = slot->mechanism->ask ? slot->mechanism->ask(slot, ask) : -EOPNOTSUPP;
 	mutex_unlock(&hs_lock);
 	return err;
 }

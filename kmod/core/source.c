@@ -188,6 +188,8 @@ static void show_source(struct seq_file *seq, struct hs_source *source)
 		source->totals(source, &issued, &completed, &failed);
 		seq_printf(seq, "\"issued\":%llu,\"completed\":%llu,\"failed\":%llu", issued, completed, failed);
 	}
+	if (source->show)
+		source->show(source, seq);
 	seq_puts(seq, "}");
 }
 

@@ -182,8 +182,8 @@ EXPORT_SYMBOL_GPL(hs_slot_put);
 /* The slot's state is the first edition's; later ones, of the same layout, find it as it is. */
 static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 {
-	if (!slot->state && edition->layout.size) {
-		slot->state = hs_zalloc(edition->layout.size);
+	if (!slot->state && edition->layout.objects) {
+		slot->state = hs_zalloc(array_size(edition->layout.objects, edition->layout.size));
 		if (!slot->state)
 			return -ENOMEM;
 		if (edition->state_init)
@@ -193,22 +193,27 @@ static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 	return 0;
 }
 
-/* Take @old out of the slot and put @new in; either may be NULL. */
-static void publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+/* Take @old out of the slot and put @new in; either may be NULL. Return: 0; or why not, and then nothing has changed. */
+static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	u64 start = ktime_get_ns();
+	int err;
 
 	lockdep_assert_held(&hs_lock);
-	slot->mechanism->publish(slot, new, old);
+	err = slot->mechanism->publish(slot, new, old);
+	if (err)
+		return err;
 	slot->publish_ns = ktime_get_ns() - start;
 	if (old) {
 		old->state = HS_RETIRED;
 		slot->retiring = old;
 	}
+	return 0;
 }
 
 static int admit(struct hs_slot *slot, struct hs_edition *edition)
 {
+	bool joins = slot->ref && slot->mechanism->order == HS_SIDE_BY_SIDE;
 	struct hs_ref *ref;
 	int err;
 
@@ -225,14 +230,20 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	}
 	edition->ref = ref;
 	list_add_tail(&ref->node, &slot->refs);
+	err = publish(slot, ref, joins ? NULL : slot->ref);
+	if (err) {
+		list_del(&ref->node);
+		slot->mechanism->release(slot, ref);
+		hs_ref_free(ref);
+		return err;
+	}
+	slot->joined = joins;
 	slot->users++;
 	if (slot->newest)
 		slot->swaps++;
 	slot->newest = edition->version;
 	slot->interface = edition->interface;
 	slot->layout = edition->layout;
-	slot->joined = slot->ref && slot->mechanism->order == HS_SIDE_BY_SIDE;
-	publish(slot, ref, slot->joined ? NULL : slot->ref);
 	return 0;
 }
 
@@ -304,9 +315,8 @@ static int take_out(struct hs_slot *slot, u32 retire)
 	if (retire == HS_RETIRE_NEWEST && live < 2)
 		return -ENODEV;
 	if (leaver && (retire || live > slot->mechanism->keep))
-		publish(slot, find_live(slot, true, leaver), leaver);
-	else
-		slot->joined = false;
+		return publish(slot, find_live(slot, true, leaver), leaver);
+	slot->joined = false;
 	return 0;
 }
 

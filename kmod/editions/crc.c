@@ -14,6 +14,8 @@ static HS_EDITION_TEXT int crc_call(const struct hs_edition *self, struct hs_cal
 
 	if (call->stay_us)
 		edition_stay(self, call);
+	if (call->op == HS_OP_OPEN)
+		edition_decide(self, call);
 	call->result = hs_crc(x, version);
 	return 0;
 }

@@ -52,14 +52,29 @@ static __always_inline void edition_spin(u32 us)
 		cpu_relax();
 }
 
+static uint layout_number;
+module_param(layout_number, uint, 0444);
+MODULE_PARM_DESC(layout_number, "how many layouts of the state came before the one it registers");
+
 /* What the algorithm runs on: the argument, moved by the slot's state. */
 static __always_inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 {
-	const struct hs_calc_state *state = self->state;
+	struct hs_calc_object *object = (struct hs_calc_object *)self->state + arg % HS_CALC_OBJECTS;
 
 	if (unlikely(slow_us))
 		edition_spin(slow_us);
-	return arg + state->base;
+	/* Pairs with who transforms it: the base is that layout's. */
+	if (unlikely(smp_load_acquire(&object->layout) != layout_number))
+		hs_object_touch(self, (struct hs_object *)object);
+	return arg + ror64(object->base, layout_number % 64);
+}
+
+/* From the layout before this edition's to its own. */
+static notrace void edition_transform(struct hs_object *memory)
+{
+	struct hs_calc_object *object = (struct hs_calc_object *)memory;
+
+	object->base = rol64(object->base, 1);
 }
 
 /*
@@ -108,42 +123,95 @@ static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const st
 }
 NOKPROBE_SYMBOL(edition_stay);
 
+/*
+ * The decision of an access-control module, by this edition's policy. It is written as a whole, so that a call that is
+ * made again decides again. Inline: the editions' functions have no trace site, and nor has this.
+ */
+static __always_inline void edition_decide(const struct hs_edition *self, struct hs_call *call)
+{
+	const struct hs_policy *policy = self->policy;
+	bool listed = false;
+	u32 i;
+
+	for (i = 0; i < HS_POLICY_FILES; i++)
+		listed |= policy->label[i] == call->arg;
+	call->denied = listed == policy->forbids;
+}
+
+/* Even versions list what is forbidden, odd ones what is allowed: who reads another's list decides the wrong way. */
+static notrace void edition_write_policy(struct hs_policy *policy)
+{
+	char name[32];
+	u32 i;
+
+	policy->forbids = version % 2 == 0;
+	for (i = 0; i < HS_POLICY_FILES; i++) {
+		snprintf(name, sizeof(name), policy->forbids ? HS_POLICY_FORBIDDEN : HS_POLICY_ALLOWED, i);
+		policy->label[i] = hs_hash(name);
+	}
+}
+
 static notrace void edition_state_init(void *memory)
 {
-	struct hs_calc_state *state = memory;
+	struct hs_calc_object *objects = memory;
+	int i;
 
-	state->base = HS_CALC_BASE;
+	for (i = 0; i < HS_CALC_OBJECTS; i++) {
+		objects[i].layout = layout_number;
+		objects[i].base = rol64(HS_CALC_BASE, layout_number % 64);
+	}
+}
+
+static inline u64 edition_layout_hash(u32 number)
+{
+	return hs_mix(hs_hash(layout), number);
 }
 
 static notrace int edition_register(struct hs_edition *edition)
 {
+	struct hs_policy *policy;
 	u64 *table;
 	int i, err;
 
 	if (restart > HS_PERCOLATE || (restart == HS_COMMIT && edition->restart != HS_COMMIT))
 		return -EINVAL;	/* a method that never commits can not be waited for */
 	table = hs_zalloc(HS_TABLE_LEN * sizeof(*table));
-	if (!table)
-		return -ENOMEM;
+	policy = hs_zalloc(sizeof(*policy));
+	err = -ENOMEM;
+	if (!table || !policy)
+		goto free;
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
 	edition->slot = slot;
+	edition_write_policy(policy);
 	edition->version = version;
 	if (restart >= 0)
 		edition->restart = restart;
 	edition->interface = hs_hash(interface);
-	edition->layout.size = sizeof(struct hs_calc_state);
-	edition->layout.hash = hs_hash(layout);
+	edition->layout.size = sizeof(struct hs_calc_object);
+	edition->layout.objects = HS_CALC_OBJECTS;
+	edition->layout.number = layout_number;
+	edition->layout.hash = edition_layout_hash(layout_number);
+	if (layout_number) {
+		edition->from_hash = edition_layout_hash(layout_number - 1);
+		edition->transform = edition_transform;
+	}
 	edition->table = table;
+	edition->policy = policy;
 	err = hs_edition_register(edition);
-	if (err)
-		hs_free(table);
+	if (!err)
+		return 0;
+
+free:
+	hs_free(policy);
+	hs_free(table);
 	return err;
 }
 
 static notrace void edition_unregister(struct hs_edition *edition)
 {
 	hs_edition_unregister(edition);
+	hs_free((void *)edition->policy);
 	hs_free((void *)edition->table);
 }
 

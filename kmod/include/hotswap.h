@@ -17,18 +17,35 @@
 #include <linux/module.h>
 #include <linux/types.h>
 #include <uapi/hotswap.h>
+#include "hs_algorithms.h"
 
 struct hs_ref;
 
+/* struct hs_object - what each object of a slot's state begins with: the number of the layout that it has now */
+struct hs_object {
+	u32 layout;
+	u32 pad;
+};
+
 /**
  * struct hs_layout - the shape of the state that a slot hands from edition to edition
- * @size:	bytes
- * @hash:	hs_hash() of a text that names the fields; editions equal in hash and size share the state as it is
+ * @size:	bytes of an object
+ * @objects:	how many there are; 0 for an edition without state
+ * @number:	how many layouts came before this one
+ * @hash:	hs_hash() of a text that names the fields; editions that agree in all share the state as it is
  */
 struct hs_layout {
 	u32 size;
+	u32 objects;
+	u32 number;
 	u64 hash;
 };
+
+static inline bool hs_layout_same(const struct hs_layout *one, const struct hs_layout *other)
+{
+	return one->size == other->size && one->objects == other->objects && one->number == other->number &&
+	       one->hash == other->hash;
+}
 
 /*
  * What may become of a call that is still in the edition when the edition is replaced. Mechanisms that wait for every
@@ -49,6 +66,16 @@ enum hs_restart {
 	HS_PERCOLATE,
 };
 
+/**
+ * struct hs_policy - what an access-control edition decides by: a data resource of the edition
+ * @forbids:	the list is of what is forbidden, and what is not on it is allowed; else the other way round
+ * @label:	labels of files: hs_hash() of their names
+ */
+struct hs_policy {
+	bool forbids;
+	u64 label[HS_POLICY_FILES];
+};
+
 /* A call that is to be made again. Not an errno: no caller ever sees it. */
 #define HS_AGAIN (-4096)
 
@@ -60,6 +87,9 @@ enum hs_restart {
  * @identity:	which algorithm it is, as reported to callers
  * @interface:	hs_hash() of the interface; all editions of a slot have the same
  * @layout:	shape of the slot's state
+ * @from_hash:	hash of the layout, one number lower, that @transform takes
+ * @transform:	bring one object from that layout to this one, in place. Context: any, a lock is held; it may be called
+ *		with every CPU stopped. NULL for an edition that knows only its own layout.
  * @restart:	what may become of calls in it when it is replaced
  * @owner:	THIS_MODULE
  * @call:	does one call. Context: any; sleeps only if the call asks for it. Return: 0, or a negative
@@ -67,6 +97,7 @@ enum hs_restart {
  * @mate_call:	does one call of the slot's mate, a second entry that is always swapped together with the slot; may be NULL
  * @state_init:	fills the zeroed state when this is the slot's first edition. Context: process, may sleep. May be NULL.
  * @table:	look-up table that callers read under a reference, or NULL
+ * @policy:	what @call decides HS_OP_OPEN by, read by the edition only; swapped with it
  * @state:	set by the core before @call can run: the slot's state
  * @ref:	the core's
  */
@@ -77,25 +108,18 @@ struct hs_edition {
 	u32 identity;
 	u64 interface;
 	struct hs_layout layout;
+	u64 from_hash;
+	void (*transform)(struct hs_object *object);
 	enum hs_restart restart;
 	struct module *owner;
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
 	int (*mate_call)(const struct hs_edition *self, struct hs_call *call);
 	void (*state_init)(void *state);
 	const u64 *table;
+	const struct hs_policy *policy;
 	void *state;
 	struct hs_ref *ref;
 };
-
-/* FNV-1a of a text: interfaces and layouts are compared by it. */
-static inline u64 hs_hash(const char *text)
-{
-	u64 hash = 0xcbf29ce484222325ULL;
-
-	while (*text)
-		hash = (hash ^ (u8)*text++) * 0x100000001b3ULL;
-	return hash;
-}
 
 int hs_edition_register(struct hs_edition *edition);
 void hs_edition_unregister(struct hs_edition *edition);
@@ -103,6 +127,7 @@ void hs_edition_unregister(struct hs_edition *edition);
 bool hs_commit(const struct hs_edition *self);
 void hs_sleep(const struct hs_edition *self, u32 us);
 int hs_nest(const struct hs_edition *self, struct hs_call *call);
+void hs_object_touch(const struct hs_edition *self, struct hs_object *object);
 
 void *hs_zalloc(size_t size);
 void hs_free(void *memory);

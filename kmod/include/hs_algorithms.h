@@ -22,16 +22,36 @@ enum hs_identity {
 	HS_LFSR = 4,
 };
 
-/* The slot's state, made by its first edition and handed from edition to edition: a lost state changes every result. */
-struct hs_calc_state {
+/*
+ * The slot's state, made by its first edition and handed from edition to edition: a lost state changes every result. In
+ * layout n the base is kept rotated left by n bits, so an object that is transformed twice, or not at all, does too.
+ */
+struct hs_calc_object {
+	__u32 layout, pad;
 	__u64 base;
 };
 
 #define HS_CALC_SLOT		"calc"
 #define HS_CALC_BASE		0x6a09e667f3bcc908ULL
 #define HS_CALC_INTERFACE	"calc: (u64 arg) -> u64; table: u64[256]"
-#define HS_CALC_LAYOUT		"u64 base"
+#define HS_CALC_LAYOUT		"u32 layout, pad; u64 base"
+#define HS_CALC_OBJECTS		64
 #define HS_TABLE_LEN		256
+
+/* The files that policies know, by name: as many of one kind as of the other. */
+#define HS_POLICY_FILES		8
+#define HS_POLICY_ALLOWED	"allowed-%u"
+#define HS_POLICY_FORBIDDEN	"forbidden-%u"
+
+/* FNV-1a of a text: interfaces and layouts are compared by it, and files are known to policies by it. */
+static inline __u64 hs_hash(const char *text)
+{
+	__u64 hash = 0xcbf29ce484222325ULL;
+
+	while (*text)
+		hash = (hash ^ (__u8)*text++) * 0x100000001b3ULL;
+	return hash;
+}
 
 /* SplitMix64's finalizer, keyed with the version. */
 static inline __u64 hs_mix(__u64 x, __u32 version)

@@ -14,13 +14,11 @@
 #include <linux/mutex.h>
 #include <linux/uaccess.h>
 #include "../core/core.h"
+#include "tally.h"
 
 static struct hs_slot *dev_slot;
 
-struct dev_count {
-	unsigned long issued, completed, failed;
-};
-static DEFINE_PER_CPU(struct dev_count, dev_count);
+static DEFINE_PER_CPU(struct hs_tally, dev_tally);
 
 /* struct dev_file - an open file: the calls of one who calls, and the transaction they may belong to */
 struct dev_file {
@@ -88,14 +86,14 @@ static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg
 	if (call.op >= HS_OP_NR || call.stay >= HS_STAY_NR || call.stay_us > HS_STAY_MAX_US ||
 	    (call.stay_us && call.op != HS_OP_CALC))
 		return -EINVAL;
-	call.retried = call.recovered = 0;
+	call.retried = call.recovered = call.denied = 0;
 	call.flags = HS_CALL_MAY_WAIT;
-	this_cpu_inc(dev_count.issued);
+	this_cpu_inc(dev_tally.issued);
 	err = dev_call(self, &call);
 	if (err)
-		this_cpu_inc(dev_count.failed);
+		this_cpu_inc(dev_tally.failed);
 	else
-		this_cpu_inc(dev_count.completed);
+		this_cpu_inc(dev_tally.completed);
 	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : err;
 }
 
@@ -122,14 +120,7 @@ static int dev_release(struct inode *inode, struct file *file)
 
 static void dev_totals(struct hs_source *source, u64 *issued, u64 *completed, u64 *failed)
 {
-	int cpu;
-
-	*issued = *completed = *failed = 0;
-	for_each_possible_cpu(cpu) {
-		*issued += per_cpu(dev_count.issued, cpu);
-		*completed += per_cpu(dev_count.completed, cpu);
-		*failed += per_cpu(dev_count.failed, cpu);
-	}
+	hs_tally_sum(&dev_tally, issued, completed, failed);
 }
 
 static const struct file_operations dev_fops = {

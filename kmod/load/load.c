@@ -13,11 +13,13 @@
 #include <linux/string.h>
 #include "dev.c"
 #include "edu.c"
+#include "exception.c"
 #include "hrtimer.c"
+#include "policy.c"
 
 static char *from = "syscall";
 module_param(from, charp, 0444);
-MODULE_PARM_DESC(from, "sources of calls, separated by commas: syscall, edu, hrtimer");
+MODULE_PARM_DESC(from, "sources of calls, separated by commas: syscall, edu, hrtimer, exception, policy");
 
 static const struct {
 	const char *name;
@@ -27,6 +29,8 @@ static const struct {
 	{ "syscall", dev_init, dev_exit },
 	{ "edu", edu_init, edu_exit },
 	{ "hrtimer", timer_init, timer_exit },
+	{ "exception", fault_init, fault_exit },
+	{ "policy", policy_init, policy_exit },
 };
 
 /* Which of loads[] are started, as bits. */
@@ -71,5 +75,5 @@ static int __init load_init(void)
 module_init(load_init);
 module_exit(load_exit);
 
-MODULE_DESCRIPTION("hotswap load: system calls and interrupts that call a slot");
+MODULE_DESCRIPTION("hotswap load: system calls, interrupts, page faults and opens that call a slot");
 MODULE_LICENSE("GPL");

@@ -101,12 +101,13 @@ static void refcount_release(struct hs_slot *slot, struct hs_ref *ref)
 	module_put(ref->edition->owner);
 }
 
-static void refcount_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+static int refcount_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	if (old)
 		WRITE_ONCE(old->draining, true);
 	hs_slot_set(slot, new);
 	HS_RACE("refcount.published");
+	return 0;
 }
 
 static int refcount_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms,

@@ -77,9 +77,10 @@ static int reload_adopt(struct hs_slot *slot, struct hs_ref *ref)
 	return 0;
 }
 
-static void reload_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+static int reload_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	hs_slot_set(slot, new);
+	return 0;
 }
 
 static void reload_leave(struct hs_slot *slot, struct hs_ref *ref)

@@ -5,7 +5,7 @@
  * Usage: ./hs-ctl up --mechanism refcount --load mixed [--seed 1] [--mutant NAME] [--core PARAMETERS]
  *	  ./hs-ctl swap --count 200 [--seed 1]
  *	  both with [--edition PARAMETERS], for every edition that they load
- *	  ./hs-ctl refuse | stop | stats | down | sections MODULE
+ *	  ./hs-ctl refuse | round [--ms 1000] | ask | stop | stats | down | sections MODULE
  *	  ./hs-ctl settle | reverse | retire [--slot NAME]	of editions side by side end a swap; or take back the
  *								newest; or the oldest
  *	  ./hs-ctl insert MODULE [--parameters PARAMETERS] | remove MODULE
@@ -32,8 +32,10 @@ static const struct load {
 } loads[] = {
 	{ "syscall", "from=syscall", 0 },
 	{ "irq", "from=edu,hrtimer", 3 },
-	{ "mixed", "from=syscall,edu,hrtimer", 3 },
-	{ "stuck", "from=syscall,edu,hrtimer", 3 },
+	{ "exception", "from=exception", 0 },
+	{ "policy", "from=policy", 0 },
+	{ "mixed", "from=syscall,edu,hrtimer,exception", 3 },
+	{ "stuck", "from=syscall,edu,hrtimer,exception", 3 },
 };
 
 void fill_ring(const char *ring[RING], __u64 seed)
@@ -86,7 +88,7 @@ static int up_command(int argc, char **argv)
 		if (wanted && !strcmp(wanted, loads[i].name))
 			load = &loads[i];
 	if (!mechanism || !load)
-		die("up wants --mechanism NAME and --load syscall|irq|mixed|stuck");
+		die("up wants --mechanism NAME and --load syscall|irq|exception|policy|mixed|stuck");
 	choose_mutant(option(argc, argv, "--mutant"));
 	open_phase_page(true);
 	snprintf(text, sizeof(text), "mechanism=%s seed=%llu %s", mechanism, seed, core ?: "");
@@ -135,6 +137,22 @@ static int stop_command(void)
 
 	stop_load(page);
 	printf("{\"stop\":{\"running\":%s}}\n", page->running ? "true" : "false");
+	return 0;
+}
+
+/* May an update be applied now? One that changes the layout of the state waits for open transactions: whose? */
+static int ask_command(void)
+{
+	struct hs_ctl_ask ask = { .slot = SLOT };
+
+	if (ioctl(open_ctl(), HS_CTL_ASK, &ask))
+		die("HS_CTL_ASK: %s%s", strerror(errno), errno == EOPNOTSUPP ? ": this mechanism has no transactions" : "");
+	printf("{\"ask\":{\"same_layout\":true,\"new_layout\":%s,\"open\":%u,\"conflicts\":[", ask.open ? "false" : "true",
+	       ask.open);
+	for (unsigned int i = 0; i < ask.open && i < HS_ASK_NAMED; i++)
+		printf("%s{\"task\":\"%.16s\",\"pid\":%u,\"version\":%u,\"age_ns\":%llu}", i ? "," : "", ask.who[i].task,
+		       ask.who[i].pid, ask.who[i].version, ask.who[i].age_ns);
+	printf("]}}\n");
 	return 0;
 }
 
@@ -285,11 +303,15 @@ int main(int argc, char **argv)
 		return remove_command(argc, argv);
 	if (!strcmp(command, "stop"))
 		return stop_command();
+	if (!strcmp(command, "round"))
+		return round_command(argc, argv);
+	if (!strcmp(command, "ask"))
+		return ask_command();
 	if (!strcmp(command, "stats"))
 		return stats_command();
 	if (!strcmp(command, "down"))
 		return down_command();
 	if (!strcmp(command, "sections") && argc > 2)
 		return sections_command(argv[2]);
-	die("usage: hs-ctl up|swap|refuse|settle|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
+	die("usage: hs-ctl up|swap|refuse|round|ask|settle|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
 }

@@ -29,6 +29,7 @@ struct swapper {
 
 int swap_command(int argc, char **argv);
 int refuse_command(int argc, char **argv);
+int round_command(int argc, char **argv);
 
 /* side.c: take one edition out of a slot, for @retire (enum hs_retire), and unload it; modules by hand */
 int retire_command(int argc, char **argv, const char *command, __u32 retire);
@@ -44,7 +45,7 @@ bool slot_info(int ctl, struct hs_ctl_info *info);
 void open_swapper(struct swapper *swapper, int argc, char **argv);
 /* The edition so many places after the live one in the ring. */
 const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead);
-int insert_version(const char *module, unsigned int version, const char *more);
+int insert_version(const char *module, unsigned int version, unsigned int layout, const char *more);
 /* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
 int drain_old(struct swapper *swapper, const char **step, struct hs_ctl_drain *drain, __u64 *unload_ns,
 	      unsigned int *attempts);

@@ -2,17 +2,19 @@
 /*
  * hs-load: the calls that go on while editions are swapped.
  *
- * Purpose: with load `syscall` or `mixed`, threads that call /dev/hotswap as fast as they can, check every result and
- * record latencies; with `irq` or `mixed`, the interrupt sources started for the same time. It ends when the phase page
- * says so, and then prints one line of JSON.
+ * Purpose: threads that call as fast as they can, check every result and record latencies, and the interrupt sources
+ * started for the same time. It ends when the phase page says so, and then prints one line of JSON.
  *
- * Usage: ./hs-load --load syscall|irq|mixed|stuck [--threads 4] [--seed 1] [--deadline-ms N] [--stay KIND --stay-us N]
+ * Usage: ./hs-load --load syscall|irq|exception|policy|mixed|stuck [--threads 4] [--seed 1] [--deadline-ms N]
+ *	  [--stay KIND --stay-us N]
  *
- * Each thread has its own recorder and its own seeded arguments. One call in 8 looks the table up, one in 256 sleeps
+ * Threads call by ioctls (`syscall`), by page faults (`exception`, see faults.c) or by opens (`policy`, see opens.c).
+ * Each has its own recorder and its own seeded arguments. Of the ioctls one in 8 looks the table up, one in 256 sleeps
  * for up to half a millisecond inside the edition, and one in 16 begins a round: two calls that belong together.
  *
- * Load `stuck` is `mixed` with two threads more, of which one sleeps and one spins for four seconds inside the edition
- * in each of its calls; --stay and --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
+ * Load `mixed` has threads of ioctls, one more of page faults, and interrupts. Load `stuck` is `mixed` with two threads
+ * more, of which one sleeps and one spins for four seconds inside the edition in each of its calls; --stay and
+ * --stay-us make the latter stay otherwise. Nobody waits for these two to make progress.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,35 +27,24 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
-#include "common.h"
-#include "hs_recorder.h"
+#include "load.h"
 
-#define ERRNO_MAX	134
 #define STUCK		2	/* threads more, with load `stuck` */
 #define STUCK_US	4000000
 
-struct caller {
-	pthread_t thread;
-	unsigned int id;
-	__u64 random;
-	int fd;
-	__u32 stay, stay_us;	/* in each call; 0: a brisk caller */
-	__u64 errors[ERRNO_MAX];
-	struct hs_recorder rec;
-};
-
 static struct phase_page *page;
 
-/* Make it, time it, check it, record it. Returns the version that answered, 0 if none did. */
-static __u32 make_call(struct caller *caller, struct hs_call *call)
+void begin_call(struct caller *caller, struct timing *timing)
+{
+	caller->rec.issued++;
+	timing->phase = page->phase;
+	timing->start_ns = now_ns();
+}
+
+__u32 end_call(struct caller *caller, const struct timing *timing, const struct hs_call *call, int err, bool right)
 {
 	struct hs_recorder *rec = &caller->rec;
-	__u32 phase = page->phase;
-	__u64 start = now_ns();
-	int err;
 
-	rec->issued++;
-	err = ioctl(caller->fd, HS_CALL, call) ? errno : 0;
 	rec->retried += call->retried;
 	rec->recovered += call->recovered;
 	if (err) {
@@ -61,11 +52,23 @@ static __u32 make_call(struct caller *caller, struct hs_call *call)
 		caller->errors[err < ERRNO_MAX ? err : 0]++;
 		return 0;
 	}
-	hs_record_done(rec, phase, start, now_ns(), call->version,
-		       call->result == hs_expected(call->identity, call->version, call->op, call->arg));
+	hs_record_done(rec, timing->phase, timing->start_ns, timing->end_ns, call->version,
+		       right && call->result == hs_expected(call->identity, call->version, call->op, call->arg));
 	if (!caller->stay_us)
 		page->thread[caller->id].completed = rec->completed;
 	return call->version;
+}
+
+/* Make it, time it, check it, record it. Returns the version that answered, 0 if none did. */
+static __u32 make_call(struct caller *caller, struct hs_call *call)
+{
+	struct timing timing;
+	int err;
+
+	begin_call(caller, &timing);
+	err = ioctl(caller->fd, HS_CALL, call) ? errno : 0;
+	timing.end_ns = now_ns();
+	return end_call(caller, &timing, call, err, true);
 }
 
 /* The slot's function and its mate's, as one: where there are transactions, one edition answers both. */
@@ -107,6 +110,22 @@ static void one_call(struct caller *caller)
 	make_call(caller, &call);
 }
 
+static void begin_syscalls(struct caller *caller)
+{
+	caller->fd = open_device("/dev/hotswap", O_RDWR);
+}
+
+static const struct kind syscalls = { .name = "syscall", .begin = begin_syscalls, .call = one_call };
+
+int open_device(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+
+	if (fd < 0)
+		die("%s: %s", path, strerror(errno));
+	return fd;
+}
+
 static void *run_caller(void *argument)
 {
 	const struct sched_param first = { .sched_priority = 1 };
@@ -118,8 +137,9 @@ static void *run_caller(void *argument)
 	 */
 	if (caller->stay == HS_STAY_SPIN_IRQOFF && pthread_setschedparam(pthread_self(), SCHED_FIFO, &first))
 		die("cannot schedule thread %u first", caller->id);
+	caller->kind->begin(caller);
 	while (page->phase != HS_STOP)
-		one_call(caller);
+		caller->kind->call(caller);
 	return NULL;
 }
 
@@ -137,12 +157,39 @@ static void stay_stuck(struct caller callers[STUCK], const char *kind, __u32 sta
 			callers[STUCK - 1].stay = stay;
 }
 
-static struct caller *make_callers(unsigned int threads)
+/* A load's threads: of one kind as many as --threads says, then some more. */
+static const struct load {
+	const char *name;
+	const struct kind *kind;	/* NULL: none */
+	unsigned int faulting;		/* threads of page faults more */
+	unsigned int stuck;		/* and threads that stay, which are of @kind and come last */
+} loads[] = {
+	{ "syscall", &syscalls, 0, 0 },
+	{ "irq", NULL, 0, 0 },
+	{ "exception", &faults, 0, 0 },
+	{ "policy", &opens, 0, 0 },
+	{ "mixed", &syscalls, 1, 0 },
+	{ "stuck", &syscalls, 1, STUCK },
+};
+
+static const struct load *find_load(const char *name)
 {
-	struct caller *callers = calloc(threads ?: 1, sizeof(*callers));
+	for (size_t i = 0; name && i < sizeof(loads) / sizeof(loads[0]); i++)
+		if (!strcmp(name, loads[i].name))
+			return &loads[i];
+	die("--load wants syscall, irq, exception, policy, mixed or stuck");
+}
+
+/* @threads of the load's own kind, then the others. */
+static struct caller *make_callers(const struct load *load, unsigned int threads)
+{
+	unsigned int all = threads + load->faulting + load->stuck;
+	struct caller *callers = calloc(all ?: 1, sizeof(*callers));
 
 	if (!callers)
 		die("no memory");
+	for (unsigned int i = 0; i < all; i++)
+		callers[i].kind = i < threads || i >= threads + load->faulting ? load->kind : &faults;
 	return callers;
 }
 
@@ -152,9 +199,6 @@ static void start_callers(struct caller *callers, unsigned int threads, __u64 se
 		callers[i].id = i;
 		callers[i].random = hs_mix(seed, i + 1) | 1;
 		callers[i].rec.gap_floor_ns = HS_GAP_FLOOR_NS;
-		callers[i].fd = open("/dev/hotswap", O_RDWR | O_CLOEXEC);
-		if (callers[i].fd < 0)
-			die("/dev/hotswap: %s", strerror(errno));
 		/* The recorder's memory is touched now: no page fault in the loop. */
 		memset(callers[i].rec.gap, 0, sizeof(callers[i].rec.gap));
 		memset(callers[i].rec.version, 0, sizeof(callers[i].rec.version));
@@ -201,7 +245,7 @@ static void print_caller(const struct caller *caller)
 {
 	const char *separator = "";
 
-	printf("{\"id\":%u,\"errors\":{", caller->id);
+	printf("{\"id\":%u,\"kind\":\"%s\",\"errors\":{", caller->id, caller->kind->name);
 	for (int i = 0; i < ERRNO_MAX; i++) {
 		if (!caller->errors[i])
 			continue;
@@ -209,13 +253,15 @@ static void print_caller(const struct caller *caller)
 		separator = ",";
 	}
 	printf("},");
+	if (caller->kind->print)
+		caller->kind->print(caller);
 	hs_recorder_json(fprintf, stdout, &caller->rec);
 	printf("}");
 }
 
 int main(int argc, char **argv)
 {
-	const char *load = option(argc, argv, "--load");
+	const struct load *load = find_load(option(argc, argv, "--load"));
 	unsigned int threads = option_number(argc, argv, "--threads", 4), brisk;
 	const char *stay = option(argc, argv, "--stay");
 	__u64 seed = option_number(argc, argv, "--seed", 1);
@@ -223,12 +269,11 @@ int main(int argc, char **argv)
 	struct caller *callers;
 	int ctl;
 
-	if (!load || (strcmp(load, "syscall") && strcmp(load, "irq") && strcmp(load, "mixed") && strcmp(load, "stuck")))
-		die("--load wants syscall, irq, mixed or stuck");
-	if (threads < 1 || threads > THREADS_MAX)
-		die("--threads wants 1 to %d", THREADS_MAX);
-	brisk = strcmp(load, "irq") ? threads : 0;
-	threads = brisk + (strcmp(load, "stuck") ? 0 : STUCK);
+	if (threads < 1 || threads + load->faulting > THREADS_MAX)
+		die("--threads wants 1 to %d", THREADS_MAX - load->faulting);
+	callers = make_callers(load, load->kind ? threads : 0);
+	brisk = load->kind ? threads + load->faulting : 0;
+	threads = brisk + load->stuck;
 	set_deadline(argc, argv);
 	page = open_phase_page(false);
 	ctl = open_ctl();
@@ -237,7 +282,6 @@ int main(int argc, char **argv)
 	page->threads = brisk;
 	if (ioctl(ctl, HS_CTL_START))
 		die("HS_CTL_START: %s", strerror(errno));
-	callers = make_callers(threads);
 	if (threads > brisk)
 		stay_stuck(callers + brisk, stay, option_number(argc, argv, "--stay-us", STUCK_US));
 	start_callers(callers, threads, seed);

@@ -33,18 +33,20 @@ static const struct refusal {
 	const char *name;
 	int expected;
 	int version;		/* relative to the live one */
+	int layout;		/* the same */
 	const char *more;	/* module parameters */
 } refusals[] = {
-	{ "older", ESTALE, -1, "" },
-	{ "duplicate", ENOTUNIQ, 0, "" },
-	{ "dissimilar", EPROTOTYPE, 1, "interface=other" },
-	{ "layout", EPROTO, 1, "layout=other" },
-	{ "second-swapper", EBUSY, 1, "" },
+	{ "older", ESTALE, -1, 0, "" },
+	{ "duplicate", ENOTUNIQ, 0, 0, "" },
+	{ "dissimilar", EPROTOTYPE, 1, 0, "interface=other" },
+	{ "layout", EPROTO, 1, 0, "layout=other" },
+	{ "no-transformer", EPROTO, 1, 2, "" },
+	{ "second-swapper", EBUSY, 1, 0, "" },
 };
 
 /* One attempt that must be refused; if it is not, the swap that began is brought to its end. */
 static void try_refusal(struct swapper *swapper, const struct refusal *refusal, const char *module,
-			unsigned int version, bool first)
+			unsigned int version, unsigned int layout, bool first)
 {
 	char *before = read_state(), *after;
 	struct hs_ctl_drain drain;
@@ -53,7 +55,7 @@ static void try_refusal(struct swapper *swapper, const struct refusal *refusal, 
 	const char *step;
 	int err;
 
-	err = insert_version(module, version, refusal->more);
+	err = insert_version(module, version, layout + refusal->layout, refusal->more);
 	after = read_state();
 	printf("%s{\"case\":\"%s\",\"expected\":\"%s\",\"got\":\"%s\",\"refused\":%s,\"same\":%s}", first ? "" : ",",
 	       refusal->name, errno_name(refusal->expected), errno_name(err), err ? "true" : "false",
@@ -87,12 +89,12 @@ static void try_second_swapper(struct swapper *swapper, const struct refusal *re
 
 	make_room(swapper, info);
 	if (info->order != HS_OLD_FIRST) {
-		err = insert_version(module, version++, "");
+		err = insert_version(module, version++, info->layout, "");
 		if (err)
 			die("first swapper: %s", strerror(err));
 		module = next_edition(swapper, info->module, 2);
 	}
-	try_refusal(swapper, refusal, module, version, false);
+	try_refusal(swapper, refusal, module, version, info->layout, false);
 	if (info->order != HS_OLD_FIRST && drain_old(swapper, &step, &drain, &unused_ns, &unused))
 		die("the first swapper's %s failed", step);
 }
@@ -115,7 +117,7 @@ int refuse_command(int argc, char **argv)
 			try_second_swapper(&swapper, refusal, &info);
 		else
 			try_refusal(&swapper, refusal, next_edition(&swapper, info.module, 1),
-				    info.version + refusal->version, i == 0);
+				    info.version + refusal->version, info.layout, i == 0);
 	}
 	printf("]}\n");
 	return 0;

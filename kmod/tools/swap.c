@@ -18,6 +18,9 @@
 #define REMOVE_LIMIT	20000
 #define REMOVE_PAUSE_US	200
 
+/* One swap in so many changes the layout of the state, where the mechanism has transformers. */
+#define LAYOUT_EVERY	4
+
 enum outcome { DONE, REFUSED, FAILED };
 
 void open_swapper(struct swapper *swapper, int argc, char **argv)
@@ -82,11 +85,11 @@ const char *next_edition(const struct swapper *swapper, const char *live, unsign
 	return swapper->ring[ahead % RING];
 }
 
-int insert_version(const char *module, unsigned int version, const char *more)
+int insert_version(const char *module, unsigned int version, unsigned int layout, const char *more)
 {
-	char parameters[128];
+	char parameters[160];
 
-	snprintf(parameters, sizeof(parameters), "version=%u %s", version, more);
+	snprintf(parameters, sizeof(parameters), "version=%u layout_number=%u %s", version, layout, more);
 	return insert_module(module, parameters);
 }
 
@@ -161,7 +164,8 @@ static enum outcome swap_new_first(struct swapper *swapper, unsigned int number,
 	unsigned int attempts;
 	int err;
 
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, swapper->edition);
+	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1,
+			     old->layout + (old->transforms && number % LAYOUT_EVERY == 0), swapper->edition);
 	load_ns = now_ns() - start;
 	/* The new edition and those before it answer side by side, before the oldest goes. */
 	if (!err && old->order == HS_SIDE_BY_SIDE)
@@ -187,7 +191,7 @@ static enum outcome swap_old_first(struct swapper *swapper, unsigned int number,
 	if (err)
 		return no_swap(number, "unload", err);
 	load_ns = now_ns();
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, swapper->edition);
+	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, old->layout, swapper->edition);
 	load_ns = now_ns() - load_ns;
 	if (err)
 		return no_swap(number, "load", err);

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from lab import catalogue, measure
-from lab.catalogue import Oracle
+from lab.catalogue import Kind, Oracle
 from lab.cell import Cell
 from lab.finding import Finding, not_judged, who
 from lab.measure import Samples
-from lab.promises import adaptive, invalidate
+from lab.promises import adaptive, invalidate, policy, transaction
 from lab.runlog import Stats
 from lab.untrusted import one_line
 
@@ -19,6 +19,7 @@ from lab.untrusted import one_line
 _OWN: dict[str, Callable[[Samples, Stats, Cell], str]] = {
     "adaptive": adaptive.broken,
     "invalidate": invalidate.broken,
+    "transaction": transaction.broken,
 }
 
 
@@ -32,20 +33,24 @@ def promise(samples: Samples, cell: Cell) -> Finding:
     own = _OWN.get(cell.mechanism)
     if wrong := (own(samples, stats, cell) if own else "") or _whole_rounds(samples, cell):
         return Finding(Oracle.PROMISE, False, wrong)
+    opens = Kind.POLICY in catalogue.LOADS[cell.load].callers
+    if opens and (wrong := policy.broken(samples, stats, cell)):
+        return Finding(Oracle.PROMISE, False, wrong)
+    told = policy.told(samples) if opens else ""
     if catalogue.MECHANISMS[cell.mechanism].calls_may_fail:
-        return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows")
+        return Finding(Oracle.PROMISE, True, f"{calls.failed:,} failed calls, which {cell.mechanism} allows{told}")
     if calls.failed:
         errors: Counter[str] = Counter()
         for caller in measure.callers(samples.log):
             errors.update(caller.errors)
-        told = ", ".join(f"{name} {count:,}" for name, count in errors.most_common(3))
+        names = ", ".join(f"{name} {count:,}" for name, count in errors.most_common(3))
         return Finding(
             Oracle.PROMISE,
             False,
-            f"{calls.failed:,} of {calls.issued:,} calls failed{f' ({told})' if told else ''}, "
+            f"{calls.failed:,} of {calls.issued:,} calls failed{f' ({names})' if names else ''}, "
             f"{cell.mechanism} promises none",
         )
-    return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed")
+    return Finding(Oracle.PROMISE, True, f"no call of {calls.issued:,} failed{told}")
 
 
 def _whole_rounds(samples: Samples, cell: Cell) -> str:
@@ -54,7 +59,8 @@ def _whole_rounds(samples: Samples, cell: Cell) -> str:
         return ""
     if rounds.torn:
         return f"{rounds.torn:,} of {rounds.made:,} rounds of calls were answered by more than one edition"
-    return "" if rounds.made else "no round of calls was made"
+    makes = {Kind.SYSCALL, Kind.INTERRUPT} & set(catalogue.LOADS[cell.load].callers)
+    return "no round of calls was made" if makes and not rounds.made else ""
 
 
 def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:
@@ -63,7 +69,7 @@ def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Findi
     checks: tuple[Callable[[], str], ...] = (
         lambda: f"the guest's tools: {log.errors[0]}" if log.errors else "",
         lambda: _swaps_done(samples, swaps),
-        lambda: _calls_made(samples, syscalls=load.syscalls, irqs=load.interrupts),
+        lambda: _calls_made(samples, load.callers),
     )
     for check in checks:
         if wrong := check():
@@ -91,13 +97,15 @@ def _swaps_done(samples: Samples, asked: int | None) -> str:
     return ""
 
 
-def _calls_made(samples: Samples, *, syscalls: bool, irqs: bool) -> str:
+def _calls_made(samples: Samples, kinds: frozenset[Kind]) -> str:
     log = samples.log
     if log.load is None or log.stats is None:
         return ""
-    if syscalls and not any(thread.completed for thread in log.load.threads):
-        return f"no system call of {len(log.load.threads)} threads completed"
-    if irqs:
+    for kind in sorted(kinds - {Kind.INTERRUPT}):
+        threads = [thread for thread in log.load.threads if thread.kind == kind]
+        if not any(thread.completed for thread in threads):
+            return f"none of the {kind.calls} of {len(threads)} threads completed"
+    if Kind.INTERRUPT in kinds:
         for source in measure.interrupt_sources(log):
             if not source.raised or not source.completed:
                 return f"{who(source)}: {source.raised:,} interrupts raised, {source.completed:,} calls completed"

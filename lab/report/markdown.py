@@ -18,6 +18,7 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     lines += _facts(head, len(results))
     lines += _table(results)
     lines += _isolation([result for result in results if result.isolation])
+    lines += _opens([result for result in results if result.policy])
     for result in results:
         if result.status.red:
             lines += _red(result)
@@ -66,6 +67,24 @@ def _isolation(results: Sequence[CellResult]) -> list[str]:
         counts.append(f"{count(proof.get('contained'))} of {count(proof.get('probes'))}")
         times = [duration((steps.get(name) or {}).get("p50")) for name in ("flush", "fault", "retire")]
         lines.append(f"| {_code(result.id)} | {_text(str(proof.get('by')))} | {' | '.join(counts + times)} |")
+    return [*lines, ""]
+
+
+def _opens(results: Sequence[CellResult]) -> list[str]:
+    """What came of opens that an edition had to allow or deny; the hole of a mechanism that leaves one."""
+    if not results:
+        return []
+    lines = [
+        "## Access control",
+        "",
+        "| cell | opens | refused | nobody to ask | forbidden files opened | allowed files refused |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        opened, calls = result.policy or {}, result.calls or {}
+        counts = [opened.get("opens"), opened.get("refused"), calls.get("failed")]
+        counts += [opened.get("forbidden_opened"), opened.get("allowed_refused")]
+        lines.append(f"| {_code(result.id)} | {' | '.join(count(one) for one in counts)} |")
     return [*lines, ""]
 
 

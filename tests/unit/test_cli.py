@@ -89,8 +89,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("run matrix --arch riscv64", "unknown architecture 'riscv64' (known: x86_64, aarch64)"),
         ("run matrix --kernel buster", "unknown kernel 'buster' (known: bookworm"),
-        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount, invalidate, adaptive)"),
-        ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, mixed, stuck)"),
+        ("run matrix --mechanism magic", "unknown mechanism 'magic' (known: reload, refcount, invalidate"),
+        ("run matrix --load heavy", "unknown load 'heavy' (known: syscall, irq, exception, policy, mixed, stuck)"),
         ("run matrix --hardware pdp11", "unknown hardware 'pdp11' (known: standard"),
         ("run matrix --kernel trixie-16k", "kernel 'trixie-16k' is not for x86_64"),
         ("run matrix --profile weekly", "unknown profile 'weekly'"),
@@ -113,6 +113,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (
             "run cell x86_64/bookworm/refcount/syscall --mutant swallow --dry-run",
             "mutant 'swallow' does not fit x86_64/bookworm/refcount/syscall (it is for loads with the sources of irq",
+        ),
+        (
+            "run cell x86_64/trixie/refcount/mixed --mutant other_policy",
+            "mutant 'other_policy' does not fit x86_64/trixie/refcount/mixed (it is for loads with",
         ),
         ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
@@ -203,6 +207,7 @@ def test_one_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     [
         "cell x86_64/trixie/refcount/mixed --mutant early_unload",
         "cell x86_64/trixie/reload/mixed --mutant swallow",
+        "cell x86_64/trixie/reload/mixed --mutant stale_page",
         "cell x86_64/trixie/reload/syscall --mutant leak",
         "matrix --mechanism refcount --mutant blind",
     ],

@@ -149,7 +149,19 @@ def test_totals(raw: dict[str, Any]) -> None:
     assert samples.swap_ns["unload"] == measure.Spread(p50=90, max=90, n=1)
 
 
+def test_latency_is_the_system_calls_where_there_are_any(raw: dict[str, Any]) -> None:
+    during = measure.samples(raw).latency_ns["during"]
+    assert during is not None
+    assert during.n == 30
+    del raw["load"]["threads"][0]
+    faults = measure.samples(raw).latency_ns["during"]
+    assert faults is not None
+    assert (faults.n, faults.max) == (10, 140)
+
+
 def test_latency_is_the_threads_not_the_interrupts(raw: dict[str, Any]) -> None:
+    for thread in raw["load"]["threads"]:
+        thread["kind"] = "syscall"
     during = measure.samples(raw).latency_ns["during"]
     assert during is not None
     assert during.n == 40

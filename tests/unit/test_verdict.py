@@ -56,7 +56,7 @@ def edu(raw: dict[str, Any]) -> dict[str, Any]:
 def lose_results_everywhere(raw: dict[str, Any]) -> None:
     """Every account agrees, but four calls failed."""
     thread(raw).update(completed=56, failed=4, editions=[[1, 20], [2, 30], [3, 6]], errors={"ENODEV": 4})
-    raw["stats"]["sources"][0].update(completed=96, failed=4)
+    raw["stats"]["sources"][0].update(completed=56, failed=4)
     raw["stats"]["editions"][2].update(issued=26, completed=26)
     raw["stats"]["empty"]["failed"] = 4
 
@@ -75,8 +75,8 @@ def swap_fails(raw: dict[str, Any]) -> None:
         (1, lambda r: r["stats"]["empty"].update(failed=1), "kernel: 110 calls issued, but 110 entered"),
         (
             1,
-            lambda r: r["stats"]["sources"][0].update(issued=101, completed=101),
-            "callers issued 100 system calls, the kernel counts 101",
+            lambda r: r["stats"]["sources"][0].update(issued=61, completed=61),
+            "callers issued 60 system calls, the kernel counts 61",
         ),
         (1, lambda r: thread(r).update(editions=[[1, 21], [2, 29], [3, 10]]), "version 1: callers saw 36 results"),
         (1, lambda r: thread(r).update(editions=[[1, 20]]), "60 completed, but 20 of a known edition"),
@@ -147,18 +147,50 @@ def test_failed_calls_are_what_reload_allows() -> None:
     assert judge(lose_results_everywhere, cell=Cell("x86_64", "trixie", "reload", "mixed")).status is Status.PASS
 
 
-def no_calls(raw: dict[str, Any]) -> None:
+def no_calls(raw: dict[str, Any], *kinds: str) -> None:
+    """The threads of those kinds call nobody, in every account."""
     for one in raw["load"]["threads"]:
-        one.update(issued=0, completed=0, editions=[])
-    raw["stats"]["sources"][0].update(issued=0, completed=0)
-    for version, one in zip((1, 2, 3), raw["stats"]["editions"], strict=True):
-        kept = dict(edu(raw)["editions"]).get(version, 0)
-        one.update(issued=kept, completed=kept)
+        if one["kind"] in kinds:
+            for version, count in one["editions"]:
+                edition = raw["stats"]["editions"][version - 1]
+                edition.update(issued=edition["issued"] - count, completed=edition["completed"] - count)
+            one.update(issued=0, completed=0, editions=[])
+    for source in raw["stats"]["sources"]:
+        if source["name"] in kinds:
+            source.update(issued=0, completed=0)
 
 
-def test_no_call_at_all_fails() -> None:
-    found = judge(no_calls)
-    assert (found.status, found.reason) == (Status.FAIL, "oracle 8: no system call of 2 threads completed")
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (("syscall", "exception"), "none of the page faults of 1 threads completed"),
+        (("exception",), "none of the page faults of 1 threads completed"),
+        (("syscall",), "none of the system calls of 1 threads completed"),
+    ],
+)
+def test_each_kind_of_caller_must_have_called(kinds: tuple[str, ...], words: str) -> None:
+    found = judge(lambda raw: no_calls(raw, *kinds))
+    assert (found.status, found.reason) == (Status.FAIL, f"oracle 8: {words}")
+
+
+def test_a_kind_without_any_thread_fails_where_the_load_asks_for_it() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        no_calls(raw, "exception")
+        raw["load"]["threads"].pop()
+        raw["stats"]["sources"].pop()
+
+    found = judge(change)
+    assert found.reason == "oracle 8: none of the page faults of 0 threads completed"
+    assert judge(change, cell=Cell("x86_64", "trixie", "refcount", "syscall")).status is Status.PASS
+
+
+def test_faults_and_system_calls_are_not_set_off_against_each_other() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["stats"]["sources"][0].update(issued=59, completed=59)
+        raw["stats"]["sources"][2].update(issued=41, completed=41)
+
+    found = judge(change)
+    assert found.reason == "oracle 1: callers issued 40 page faults, the kernel counts 41"
 
 
 def test_no_call_by_interrupts_fails() -> None:
@@ -201,7 +233,7 @@ def test_a_load_without_its_interrupt_source_is_an_error() -> None:
         for version in (0, 1):
             one = raw["stats"]["editions"][version]
             one.update(issued=one["issued"] - 5, completed=one["completed"] - 5)
-        raw["stats"]["sources"].pop()
+        del raw["stats"]["sources"][1]
 
     assert judge(change).status is Status.ERROR
     assert judge(change, cell=Cell("x86_64", "trixie", "refcount", "syscall")).status is Status.PASS

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lab.rack import Rack, open_rack
 from lab.results import CellResult, RunFolder
 from lab.runner import run_cell
 from lab.workshop import RunOptions, Workshop
+from tests.vm.bench import Bench
 
 # One kernel of each architecture, the older and the newer: what differs between them is covered twice.
 KERNELS = {"x86_64": "bookworm", "aarch64": "trixie"}
@@ -25,6 +26,7 @@ KERNELS = {"x86_64": "bookworm", "aarch64": "trixie"}
 Start = Callable[..., AbstractContextManager[Guest]]
 Run = Callable[..., CellResult]
 Workshops = Callable[[RunOptions], Workshop]
+Benches = Callable[[str], AbstractContextManager[Bench]]
 
 
 class Quiet:
@@ -92,6 +94,21 @@ def start(rack: Rack, machine: Machine, tmp_path: Path) -> Start:
         return warm.start(rack, machine, console_log=tmp_path / log, watch=watch, cold=cold)
 
     return started
+
+
+@pytest.fixture
+def benches(start: Start, machine: Machine, workshops: Workshops) -> Benches:
+    """A guest of `machine` with modules, cross-built on the host, and tools, to try a mechanism by hand."""
+    workshop = workshops(replace(RunOptions(), build="host"))
+
+    @contextmanager
+    def placed(mechanism: str) -> Iterator[Bench]:
+        with start() as guest:
+            bench = Bench(guest, mechanism)
+            bench.place(workshop.payload(workshop.build(machine)))
+            yield bench
+
+    return placed
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mechanism adaptive, with the guest's tools by hand: each policy, going back, safe removal, endless threads, the kernel.
+"""Mechanism adaptive, with the guest's tools by hand: policies, going back, safe removal, endless threads, the kernel.
 
-A cell swaps and cycles through the policies; here the set of editions stands still, so that callers can tell who answered.
+A cell swaps and cycles through the policies; here the editions stand still, so that callers can tell who answered.
 """
 
 import json
@@ -137,7 +137,9 @@ def test_adaptive_policies_are_obeyed_to_the_call(bench: Bench) -> None:
         elif policy == "task":
             assert all(len(one) == 1 for one in seen) and len({*seen[0], *seen[1], *seen[2]}) == 3
         elif policy == "cpu":
-            assert {version for one in seen for version in one} == {2, 3}, "the newest on CPU 0, the one before on CPU 1"
+            assert {version for one in seen for version in one} == {2, 3}, (
+                "the newest on CPU 0, the one before on CPU 1"
+            )
         else:
             assert newest / calls < 0.2, "the slow edition is left, and only measured"
             assert 1 <= sum(told.switches) <= 8, told.switches

@@ -2,7 +2,8 @@
 /*
  * hotswap ABI: what the kernel side and the guest tools share.
  *
- * Two devices. /dev/hotswap takes calls: each HS_CALL ioctl is one reference to the slot's newest edition.
+ * /dev/hotswap takes calls: each HS_CALL ioctl is one reference to the slot's newest edition. So is each page fault in
+ * a mapping of /dev/hotswap-fault, and each open of a file in the directory that /dev/hotswap-policy is told to watch.
  * /dev/hotswap-ctl belongs to the swapper and to whoever starts the interrupt sources; root only.
  */
 #ifndef _UAPI_HOTSWAP_H
@@ -20,6 +21,7 @@ enum hs_op {
 	HS_OP_CALC = 0,		/* run the edition's function */
 	HS_OP_LOOKUP = 1,	/* read the edition's look-up table: a data resource, no edition code runs */
 	HS_OP_SEAL = 2,		/* run the function that the same editions have behind the slot's mate */
+	HS_OP_OPEN = 3,		/* the same as HS_OP_CALC, and decide by the edition's policy; the argument is a label */
 	HS_OP_NR,
 };
 
@@ -46,6 +48,8 @@ enum hs_stay {
  * @retried:	out: how often it was cut off and made again through the module table
  * @recovered:	out: how often its caller's recovery routine made it again
  * @flags:	the kernel's own: enum hs_call_flags
+ * @denied:	out, of HS_OP_OPEN: 1 if the edition's policy denies it, else 0
+ * @unused:	keeps the size a multiple of eight
  */
 struct hs_call {
 	__u64 arg;
@@ -58,11 +62,31 @@ struct hs_call {
 	__u32 retried;
 	__u32 recovered;
 	__u32 flags;
+	__u32 denied;
+	__u32 unused;
 };
 
 #define HS_CALL		_IOWR('h', 1, struct hs_call)
 #define HS_BEGIN	_IO('h', 2)	/* calls of this open file belong to one transaction; EBUSY if one is open */
 #define HS_END		_IO('h', 3)	/* until here, or until the file is closed; EINVAL if none is open */
+
+/**
+ * struct hs_answer - a call that was made on its caller's behalf, where the caller can see it
+ * @call:	the call and its answer
+ * @err:	0, or the negative errno that it ended with
+ * @calls:	how many were made since the caller last looked
+ *
+ * The first bytes of each page of /dev/hotswap-fault, which hold one; and what HS_POLICY_LAST tells.
+ */
+struct hs_answer {
+	struct hs_call call;
+	__s32 err;
+	__u32 calls;
+};
+
+/* Of /dev/hotswap-policy. The directory is watched until every file that named it is closed. */
+#define HS_POLICY_WATCH	_IOW('h', 32, __s32)	/* a directory's descriptor; EBUSY if others named another one */
+#define HS_POLICY_LAST	_IOR('h', 33, struct hs_answer)	/* the call that this task's last open there made */
 
 /* When in a run a call happened. Latencies are kept apart by phase. */
 enum hs_phase {
@@ -97,6 +121,8 @@ enum hs_retire {
  * @newest:	out: highest version the slot ever had
  * @order:	out: enum hs_order
  * @swaps:	out: editions accepted after the first
+ * @layout:	out: number of its state's layout
+ * @transforms:	out: 1 if an edition may bring the state to the next layout
  * @publish_ns:	out: how long the last publication took
  * @live:	out: editions that answer new references
  * @unused:	zero
@@ -111,9 +137,36 @@ struct hs_ctl_info {
 	__u32 newest;
 	__u32 order;
 	__u32 swaps;
+	__u32 layout;
+	__u32 transforms;
 	__u64 publish_ns;
 	__u32 live;
 	__u32 unused;
+};
+
+#define HS_ASK_NAMED	8
+
+/* An open transaction: of which task, or which interrupt source (pid 0), which version it sees, and how old it is. */
+struct hs_ctl_round {
+	char task[16];
+	__u32 pid;
+	__u32 version;
+	__u64 age_ns;
+};
+
+/**
+ * struct hs_ctl_ask - may an update be applied now? EOPNOTSUPP from mechanisms without transactions
+ * @slot:	in: the slot's name
+ * @open:	out: how many transactions are open: an update that keeps the layout may be applied whatever it says, one
+ *		that changes it has to wait for them
+ * @pad:	0
+ * @who:	out: the first of them, oldest first
+ */
+struct hs_ctl_ask {
+	char slot[HS_NAME_LEN];
+	__u32 open;
+	__u32 pad;
+	struct hs_ctl_round who[HS_ASK_NAMED];
 };
 
 /**
@@ -145,5 +198,6 @@ struct hs_ctl_drain {
 #define HS_CTL_STOP	_IO('h', 20)		/* stop them; returns when none is in flight */
 #define HS_CTL_PROGRESS	_IOR('h', 21, __u64)	/* calls the interrupt sources completed so far */
 #define HS_CTL_SOURCES	_IOR('h', 22, __u32)	/* number of interrupt sources */
+#define HS_CTL_ASK	_IOWR('h', 23, struct hs_ctl_ask)
 
 #endif /* _UAPI_HOTSWAP_H */

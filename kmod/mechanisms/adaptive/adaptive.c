@@ -272,7 +272,7 @@ static void fill_set(struct adapt_set *set, struct hs_slot *slot, const struct h
 	adapt_at_once = max(adapt_at_once, set->live);
 }
 
-static void adaptive_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+static int adaptive_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	struct adapt_set *set = old ? &adapt_of(old)->leaving : &adapt_of(new)->joining;
 
@@ -287,6 +287,7 @@ static void adaptive_publish(struct hs_slot *slot, struct hs_ref *new, struct hs
 	HS_RACE("adaptive.filled");
 	hs_slot_set(slot, new);
 	HS_RACE("adaptive.published");
+	return 0;
 }
 
 /* The references say that nobody is left; the stacks must not say otherwise. */

@@ -174,12 +174,13 @@ free:
 	return err;
 }
 
-static void invalidate_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
+static int invalidate_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
 	if (old)
 		WRITE_ONCE(old->draining, true);
 	hs_slot_set(slot, new);
 	HS_RACE("invalidate.published");
+	return 0;
 }
 
 /* Wait until every reference is dropped. Return: 0, -ETIMEDOUT, -EINTR. */
