@@ -63,7 +63,8 @@ class Bench:
 
     def begin(self, load: str, *, threads: int = 3, stay: str = "") -> None:
         self.sh(
-            f"rm -f load.json; ./hs-load --load {load} --threads {threads} --seed 7 {stay} >load.json 2>&1 </dev/null & "
+            "rm -f load.json; "
+            f"./hs-load --load {load} --threads {threads} --seed 7 {stay} >load.json 2>&1 </dev/null & "
             "until grep -q 'progress.:[1-9]' load.json; do sleep 0.1; done; sleep 0.5"
         )
 
