@@ -12,6 +12,7 @@
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/stacktrace.h>
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
@@ -48,5 +49,21 @@ static inline void hs_module_text(const struct module *module, const void **base
 	*size = module->mem[MOD_TEXT].size;
 #endif
 }
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+/* stack_trace_save_tsk() was not exported; found by name, and called by pointer: these kernels have no IBT */
+unsigned long hs_find_symbol(const char *name);
+
+static unsigned int (*hs_save_stack_at)(struct task_struct *, unsigned long *, unsigned int, unsigned int) __maybe_unused;
+
+#define hs_save_stack_init() do {								\
+	if (!hs_save_stack_at)									\
+		hs_save_stack_at = (void *)hs_find_symbol("stack_trace_save_tsk");		\
+} while (0)
+#define hs_save_stack(task, store, size) (hs_save_stack_at ? hs_save_stack_at(task, store, size, 0) : 0)
+#else
+#define hs_save_stack_init() do { } while (0)
+#define hs_save_stack(task, store, size) stack_trace_save_tsk(task, store, size, 0)
+#endif
 
 #endif /* HS_COMPAT_H */

@@ -47,7 +47,7 @@ class Mechanism:
     summary: str  # one line for `lab list mechanisms`
     calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
     needs_idle: bool = False  # a swap needs an instant at which no caller is inside
-    alternates: bool = False  # by its policy a caller may meet an older edition after a newer one
+    alternates: bool = False  # several editions live at once: a caller may meet an older one after a newer one
     whole_rounds: bool = False  # calls that belong together are answered by one edition
     cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
@@ -103,6 +103,14 @@ MECHANISMS: dict[str, Mechanism] = {
             calls_may_fail=False,
             cuts_off=True,
             gone="probe faults",
+        ),
+        Mechanism(
+            name="adaptive",
+            summary="several editions live at once; a handler in place of the function called chooses for each call",
+            calls_may_fail=False,
+            alternates=True,
+            whole_rounds=True,
+            gone="stack checked",
         ),
         Mechanism(
             name="transaction",

@@ -6,29 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lab.untrusted import one_line, words
-
-MAX_BUCKET = 64 << 8  # of a histogram with at most 8 sub-bits
-MAX_ITEMS = 1 << 17  # of any list
-
-Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 64) - 1)]
-Signed = Annotated[int, Field(strict=True, ge=-(1 << 63), le=(1 << 63) - 1)]
-Word = Annotated[str, Field(max_length=200), AfterValidator(words)]  # on one line, safe to show
-Pairs = Annotated[list[tuple[Count, Count]], Field(max_length=MAX_ITEMS)]
-Buckets = Annotated[
-    list[tuple[Annotated[int, Field(strict=True, ge=0, lt=MAX_BUCKET)], Count]], Field(max_length=MAX_BUCKET)
-]
+from lab.ownlog import Adaptation, Invalidation, Livepatch, Transaction
+from lab.parts import MAX_ITEMS, Buckets, Count, Pairs, Part, Signed, Word
+from lab.untrusted import one_line
 
 
-class _Part(BaseModel):
-    """A part of the report; what the tools say beyond it is not our business."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Phases(_Part):
+class Phases(Part):
     """Latency histograms, before, during and after the swaps: [bucket, count] pairs."""
 
     before: Buckets = []
@@ -36,7 +21,7 @@ class Phases(_Part):
     after: Buckets = []
 
 
-class Maxima(_Part):
+class Maxima(Part):
     """The longest call of each phase, ns."""
 
     before: Count | None = None
@@ -44,7 +29,7 @@ class Maxima(_Part):
     after: Count | None = None
 
 
-class Opened(_Part):
+class Opened(Part):
     """What came of a thread's opens of files that every policy allows, or forbids."""
 
     opens: Count
@@ -54,7 +39,7 @@ class Opened(_Part):
     allowed_refused: Count
 
 
-class Caller(_Part):
+class Caller(Part):
     """Who calls: a thread, or an interrupt source. issued counts every call begun."""
 
     id: Count = 0
@@ -83,7 +68,7 @@ class Caller(_Part):
     denied: Count | None = None  # opens that editions denied, by the kernel's count of that source
 
 
-class LoadPart(_Part):
+class LoadPart(Part):
     """hs-load's last line."""
 
     started_ns: Count
@@ -92,7 +77,7 @@ class LoadPart(_Part):
     threads: Annotated[list[Caller], Field(max_length=4096)]
 
 
-class Swap(_Part):
+class Swap(Part):
     """One line of hs-ctl swap: done, or ended at a step with an error. A step that the mechanism has not is null."""
 
     swap: Count
@@ -111,7 +96,7 @@ class Swap(_Part):
     error: Word | None = None
 
 
-class SwapTotal(_Part):
+class SwapTotal(Part):
     """The last line of hs-ctl swap."""
 
     requested: Count
@@ -120,7 +105,7 @@ class SwapTotal(_Part):
     failed: Count
 
 
-class Refusal(_Part):
+class Refusal(Part):
     """One attempt that had to be refused; `same` says the state was identical afterwards."""
 
     case: Word
@@ -130,7 +115,7 @@ class Refusal(_Part):
     same: bool
 
 
-class EditionStat(_Part):
+class EditionStat(Part):
     """The kernel's account of one registered edition."""
 
     slot: Word
@@ -147,71 +132,27 @@ class EditionStat(_Part):
     refs_sum: Signed
 
 
-class Nested(_Part):
+class Nested(Part):
     """Calls that editions made of their own slot."""
 
     issued: Count
     again: Count  # how often they were cut off and made again
 
 
-class Invalidation(_Part):
-    """What mechanism `invalidate` says of itself."""
-
-    by: Word  # nx, or unmap where the CPU has no such bit
-    faults: Count  # that ended a call in the old edition
-    probes: Count  # calls through the old address, made to fault
-    contained: Count  # of those, how many did
-    escaped: Count  # of those, how many ran
-    misrestored: Count  # landings after which the caller's context had to be put right by force
-    sleepers: Count  # tasks that slept on where nobody could wake them
-
-
-class Transaction(_Part):
-    """What mechanism `transaction` says of itself."""
-
-    changes: Count  # updates that changed the layout of the state
-    retries: Count  # switches tried again, for an interrupt had begun one
-    waited: Count  # tasks that waited until such an update was over
-    open: Count  # transactions that have not ended
-    objects: Count  # of the state
-    behind: Count  # objects that nobody has touched since the last change
-    steps: Count  # layouts that the objects have come through, all together
-    transformed: Count  # calls of a transformer
-    touched: Count  # of those, at an object's first touch
-
-
-class Livepatch(_Part):
-    """What the peer `livepatch` says of its transitions."""
-
-    transitions: Count  # that came to their end
-    longest_ns: Count
-    asked: Count  # how often a waiting swapper had livepatch look at the tasks before its own timer would
-    forced: Count  # ended by an administrator's `force`
-    left_inside: Count  # transitions after which a call was still in the old edition
-    stalled: Count  # tasks that held one up for a second or more
-    stalled_names: Annotated[list[Word], Field(max_length=64)] = []  # the last few of them
-
-
-class Adaptive(_Part):
-    """What mechanism `adaptive` says of itself."""
-
-    at_once: Count | None = None  # the most editions of one slot that answered calls at the same time
-
-
-class Empty(_Part):
+class Empty(Part):
     """Calls that found no edition."""
 
     failed: Count
 
 
-class Memory(_Part):
+class Memory(Part):
     """Allocations of the core, counted."""
 
     allocated: Count
     freed: Count
 
 
-class Stalls(_Part):
+class Stalls(Part):
     """When one CPU did not run: its witness, a pinned timer that fires every millisecond, was late."""
 
     cpu: Count
@@ -219,7 +160,7 @@ class Stalls(_Part):
     stalls: Pairs
 
 
-class Stats(_Part):
+class Stats(Part):
     """The kernel's account: editions, sources of calls, memory."""
 
     mechanism: Word
@@ -230,13 +171,13 @@ class Stats(_Part):
     memory: Memory | None = None
     nested: Nested | None = None
     invalidate: Invalidation | None = None
+    adaptive: Adaptation | None = None
     transaction: Transaction | None = None
     livepatch: Livepatch | None = None
-    adaptive: Adaptive | None = None
     nmissed: Count | None = None
 
 
-class Down(_Part):
+class Down(Part):
     """What was left after the last drain."""
 
     leaks: Annotated[list[Word], Field(max_length=256)]

@@ -16,9 +16,11 @@
 #include "stall.c"
 #include "race.c"
 #include "hook.c"
+#include "stack.c"
 #include "../mechanisms/refcount.c"
 #include "../mechanisms/reload.c"
 #include "../mechanisms/invalidate/invalidate.c"
+#include "../mechanisms/adaptive/adaptive.c"
 #include "../mechanisms/transaction.c"
 #include "../peers/livepatch.c"
 #include "main.c"
@@ -26,8 +28,11 @@
 /* For editions. */
 EXPORT_SYMBOL_GPL(hs_site_call);
 
-/* For mutants of mechanisms, which are modules of their own. */
+/* For mutants of mechanisms, which are modules of their own, and for demonstrations. */
 EXPORT_SYMBOL_GPL(hs_ref_revoke);
+EXPORT_SYMBOL_GPL(hs_slot_drain);
+EXPORT_SYMBOL_GPL(hs_alloc_percpu);
+EXPORT_SYMBOL_GPL(hs_free_percpu);
 EXPORT_SYMBOL_GPL(hs_objects_transform);
 EXPORT_SYMBOL_GPL(hs_objects_show);
 EXPORT_SYMBOL_GPL(hs_guard_call);

@@ -127,6 +127,7 @@ struct hs_round {
  * @name:	as in core's parameter `mechanism`; of two with one name, the one that registered last is used
  * @owner:	THIS_MODULE
  * @order:	enum hs_order: whether the new edition comes before the old one goes
+ * @keep:	HS_SIDE_BY_SIDE: how many editions of a slot stay live when a swap is over
  * @transforms:	whether @admit lets editions in that change the layout of the state
  * @init:	prepare, before its first slot. Context: process, hs_lock held. Return: 0, or why this kernel can not
  *		do it: the slot is then refused. May be NULL.
@@ -141,7 +142,8 @@ struct hs_round {
  * @admit:	whether an edition may stand behind the slot; see core/policy.h. Changes nothing. Context: process,
  *		hs_lock held. Return: 0 or -errno.
  * @adopt:	take what keeps the edition's module in place. Context: process, hs_lock held. Return: 0 or -errno.
- * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). Context: process,
+ * @publish:	make @new (may be NULL) answer new references instead of @old (may be NULL). HS_SIDE_BY_SIDE: @new is the
+ *		newest of those in slot->refs that are live, and @old is no longer one of them. Context: process,
  *		hs_lock held. Return: 0; or why not, and then nothing has changed. Without @new it does not fail.
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
@@ -161,6 +163,7 @@ struct hs_mechanism {
 	const char *name;
 	struct module *owner;
 	enum hs_order order;
+	unsigned int keep;
 	bool transforms;
 	int (*init)(void);
 	void (*exit)(void);
@@ -194,6 +197,7 @@ struct hs_mechanism {
  * @name:	its name
  * @retiring:	the replaced edition until its drain is over: a swap is in progress
  * @draining:	somebody is in the mechanism's drain
+ * @joined:	HS_SIDE_BY_SIDE: an edition has joined the others, and its swap is not over: a swap is in progress
  * @newest:	highest version accepted; 0 before the first edition
  * @swaps:	editions accepted after the first
  * @users:	loads that hold the slot, and live or retired editions
@@ -215,6 +219,7 @@ struct hs_slot {
 	char name[HS_NAME_LEN];
 	struct hs_ref *retiring;
 	bool draining;
+	bool joined;
 	u32 newest;
 	u32 swaps;
 	unsigned int users;
@@ -376,6 +381,12 @@ static __always_inline int hs_round_call(struct hs_round *round, struct hs_slot 
 	return hs_dispatch_recovering(slot, call);
 }
 
+/* A piece of text, for the stack check. */
+struct hs_stack_range {
+	unsigned long base;
+	unsigned long size;
+};
+
 /* table.c */
 struct hs_slot *hs_slot_get(const char *name);
 void hs_slot_put(struct hs_slot *slot);
@@ -401,6 +412,10 @@ void __percpu *hs_alloc_percpu(size_t size);
 void hs_free_percpu(void __percpu *memory);
 s64 hs_memory_held(void);
 void hs_memory_show(struct seq_file *seq);
+
+/* stack.c */
+int hs_stack_check(const struct hs_stack_range *text, const struct hs_stack_range *beyond, char who[TASK_COMM_LEN]);
+int hs_stack_wait(const struct hs_stack_range *text, const struct hs_stack_range *beyond, unsigned int timeout_ms);
 
 /* restart.c */
 void hs_nested_show(struct seq_file *seq);

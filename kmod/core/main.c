@@ -149,7 +149,7 @@ DEFINE_SHOW_ATTRIBUTE(reason);
 
 /* The mechanisms, one file or folder each in mechanisms/; upstream's in peers/. */
 static struct hs_mechanism * const mechanism_list[] = {
-	&refcount, &reload, &invalidate, &transaction, &livepatch,
+	&refcount, &reload, &invalidate, &adaptive, &transaction, &livepatch,
 };
 
 static struct dentry *folder;

@@ -31,7 +31,7 @@ static inline int hs_policy_but_layout(const struct hs_slot *slot, const struct 
 		return -ESTALE;
 	if (edition->version == slot->newest)
 		return -ENOTUNIQ;
-	if (slot->retiring || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
+	if (slot->retiring || slot->joined || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
 		return -EBUSY;
 	return 0;
 }

@@ -38,6 +38,7 @@ void hs_reason_show(struct seq_file *seq)
 int hs_slot_info(struct hs_ctl_info *info)
 {
 	struct hs_slot *slot;
+	struct hs_ref *ref;
 	int err = -ENOENT;
 
 	mutex_lock(&hs_lock);
@@ -57,6 +58,8 @@ int hs_slot_info(struct hs_ctl_info *info)
 			strscpy(info->module, slot->ref->module, sizeof(info->module));
 			info->version = slot->ref->version;
 		}
+		list_for_each_entry(ref, &slot->refs, node)
+			info->live += ref->state == HS_LIVE;
 		if (slot->retiring)
 			strscpy(info->retiring, slot->retiring->module, sizeof(info->retiring));
 		err = 0;

@@ -213,6 +213,7 @@ static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 
 static int admit(struct hs_slot *slot, struct hs_edition *edition)
 {
+	bool joins = slot->ref && slot->mechanism->order == HS_SIDE_BY_SIDE;
 	struct hs_ref *ref;
 	int err;
 
@@ -229,14 +230,16 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 		hs_ref_free(ref);
 		return err;
 	}
-	err = publish(slot, ref, slot->ref);
+	list_add_tail(&ref->node, &slot->refs);
+	err = publish(slot, ref, joins ? NULL : slot->ref);
 	if (err) {
+		list_del(&ref->node);
 		slot->mechanism->release(slot, ref);
 		edition->ref = NULL;
 		hs_ref_free(ref);
 		return err;
 	}
-	list_add_tail(&ref->node, &slot->refs);
+	slot->joined = joins;
 	slot->users++;
 	if (slot->newest)
 		slot->swaps++;
@@ -293,21 +296,58 @@ void hs_edition_unregister(struct hs_edition *edition)
 }
 EXPORT_SYMBOL_GPL(hs_edition_unregister);
 
-/* Begin a drain: the record to wait for, NULL if there is none, or an error. */
-static struct hs_ref *begin_drain(struct hs_slot *slot, bool retire)
+/* The oldest or the newest edition that is live, other than @except; NULL if there is none. */
+static struct hs_ref *find_live(struct hs_slot *slot, bool newest, const struct hs_ref *except)
 {
+	struct hs_ref *ref, *found = NULL;
+
+	lockdep_assert_held(&hs_lock);
+	list_for_each_entry(ref, &slot->refs, node)
+		if (ref->state == HS_LIVE && ref != except && (newest || !found))
+			found = ref;
+	return found;
+}
+
+/* Editions stand side by side: take one of them out. Return: 0, or -ENODEV if nobody would answer instead of it. */
+static int take_out(struct hs_slot *slot, u32 retire)
+{
+	struct hs_ref *leaver = find_live(slot, retire == HS_RETIRE_NEWEST, NULL), *ref;
+	unsigned int live = 0;
+
+	list_for_each_entry(ref, &slot->refs, node)
+		live += ref->state == HS_LIVE;
+	if (retire == HS_RETIRE_NEWEST && live < 2)
+		return -ENODEV;
+	if (leaver && (retire || live > slot->mechanism->keep))
+		return publish(slot, find_live(slot, true, leaver), leaver);
+	slot->joined = false;
+	return 0;
+}
+
+/* Begin a drain: the record to wait for, NULL if there is none, or an error. */
+static struct hs_ref *begin_drain(struct hs_slot *slot, u32 retire)
+{
+	int err = 0;
+
 	lockdep_assert_held(&hs_lock);
 	if (slot->draining)
 		return ERR_PTR(-EBUSY);
-	if (retire && !slot->retiring && slot->ref && slot->mechanism->drain)
+	if (slot->mechanism->order == HS_SIDE_BY_SIDE)
+		err = slot->retiring ? 0 : take_out(slot, retire);
+	else if (retire == HS_RETIRE_NEWEST)
+		err = -EOPNOTSUPP;
+	else if (retire && !slot->retiring && slot->ref && slot->mechanism->drain)
 		publish(slot, NULL, slot->ref);
+	if (err)
+		return ERR_PTR(err);
 	slot->draining = slot->retiring;
 	return slot->retiring;
 }
 
 /*
  * HS_CTL_DRAIN. The slot stays in the table meanwhile: a live or retired edition is one of its users.
- * Context: process, may sleep. Return: 0, -ENOENT, -EBUSY (another drain runs), or what the mechanism's drain says.
+ * Context: process, may sleep. Return: 0, -ENOENT, -EBUSY (another drain runs), -EINVAL, -EOPNOTSUPP and -ENODEV (nothing
+ * to go back to), or what the mechanism's drain says.
  */
 int hs_slot_drain(struct hs_ctl_drain *drain)
 {
@@ -317,6 +357,8 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	struct hs_ref *old;
 	int err;
 
+	if (drain->retire > HS_RETIRE_NEWEST)
+		return -EINVAL;
 	drain->module[0] = 0;
 	mutex_lock(&hs_lock);
 	slot = find_slot(drain->slot);
@@ -332,6 +374,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	if (!err) {
 		strscpy(drain->module, old->module, sizeof(drain->module));
 		slot->retiring = NULL;
+		slot->joined = false;
 		slot->mechanism->release(slot, old);
 		hs_ref_gone(old);
 	}

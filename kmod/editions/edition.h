@@ -35,15 +35,34 @@ static char *layout = HS_CALC_LAYOUT;
 module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout, "layout of the slot's state it registers, by its text");
 
+static uint slow_us;
+module_param(slow_us, uint, 0444);
+MODULE_PARM_DESC(slow_us, "microseconds that each call takes more than it needs");
+
+static char *slot = HS_CALC_SLOT;
+module_param(slot, charp, 0444);
+MODULE_PARM_DESC(slot, "slot it stands behind");
+
+/* Keep the CPU and give it to nobody, in this text. */
+static __always_inline void edition_spin(u32 us)
+{
+	const u64 until = ktime_get_ns() + (u64)us * NSEC_PER_USEC;
+
+	while (ktime_get_ns() < until)
+		cpu_relax();
+}
+
 static uint layout_number;
 module_param(layout_number, uint, 0444);
 MODULE_PARM_DESC(layout_number, "how many layouts of the state came before the one it registers");
 
 /* What the algorithm runs on: the argument, moved by the slot's state. */
-static inline u64 edition_argument(const struct hs_edition *self, u64 arg)
+static __always_inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 {
 	struct hs_calc_object *object = (struct hs_calc_object *)self->state + arg % HS_CALC_OBJECTS;
 
+	if (unlikely(slow_us))
+		edition_spin(slow_us);
 	/* Pairs with who transforms it: the base is that layout's. */
 	if (unlikely(smp_load_acquire(&object->layout) != layout_number))
 		hs_object_touch(self, (struct hs_object *)object);
@@ -65,15 +84,6 @@ static notrace void edition_transform(struct hs_object *memory)
  * back, which hides what a mechanism forgot to wait for.
  */
 #define HS_EDITION_TEXT notrace noinline
-
-/* Keep the CPU and give it to nobody, in this text. */
-static __always_inline void edition_spin(u32 us)
-{
-	const u64 until = ktime_get_ns() + (u64)us * NSEC_PER_USEC;
-
-	while (ktime_get_ns() < until)
-		cpu_relax();
-}
 
 /* Stay in the middle of a call, as calls do that wait for something. */
 static HS_EDITION_TEXT void edition_stay(const struct hs_edition *self, const struct hs_call *call)
@@ -172,6 +182,7 @@ static notrace int edition_register(struct hs_edition *edition)
 		goto free;
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
+	edition->slot = slot;
 	edition_write_policy(policy);
 	edition->version = version;
 	if (restart >= 0)
@@ -218,7 +229,6 @@ static HS_EDITION_TEXT int _name##_seal(const struct hs_edition *self, struct hs
 NOKPROBE_SYMBOL(_name##_seal);					\
 HS_SITE(edition);						\
 static struct hs_edition edition = {				\
-	.slot = HS_CALC_SLOT,					\
 	.name = #_name,						\
 	.identity = _identity,					\
 	.restart = _restart,					\

@@ -6,6 +6,9 @@
  *	  ./hs-ctl swap --count 200 [--seed 1]
  *	  both with [--edition PARAMETERS], for every edition that they load
  *	  ./hs-ctl refuse | round [--ms 1000] | ask | stop | stats | down | sections MODULE
+ *	  ./hs-ctl settle | reverse | retire [--slot NAME]	of editions side by side end a swap; or take back the
+ *								newest; or the oldest
+ *	  ./hs-ctl insert MODULE [--parameters PARAMETERS] | remove MODULE
  *
  * Each prints JSON, one object a line; an error is {"error":"..."} and exit status 1. --deadline-ms bounds every wait.
  */
@@ -182,7 +185,7 @@ static int stats_command(void)
 /* Take every edition out of the slot and unload it. False if references are left. */
 static bool drain_slot(int ctl)
 {
-	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms(), .retire = 1 };
+	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms(), .retire = HS_RETIRE_ONE };
 	struct hs_ctl_info info;
 	unsigned int attempts;
 
@@ -302,6 +305,16 @@ int main(int argc, char **argv)
 		return swap_command(argc, argv);
 	if (!strcmp(command, "refuse"))
 		return refuse_command(argc, argv);
+	if (!strcmp(command, "settle"))
+		return retire_command(argc, argv, command, HS_RETIRE_REPLACED);
+	if (!strcmp(command, "reverse"))
+		return retire_command(argc, argv, command, HS_RETIRE_NEWEST);
+	if (!strcmp(command, "retire"))
+		return retire_command(argc, argv, command, HS_RETIRE_ONE);
+	if (!strcmp(command, "insert"))
+		return insert_command(argc, argv);
+	if (!strcmp(command, "remove"))
+		return remove_command(argc, argv);
 	if (!strcmp(command, "stop"))
 		return stop_command();
 	if (!strcmp(command, "round"))
@@ -314,5 +327,5 @@ int main(int argc, char **argv)
 		return down_command();
 	if (!strcmp(command, "sections") && argc > 2)
 		return sections_command(argv[2]);
-	die("usage: hs-ctl up|swap|refuse|round|ask|stop|stats|down|sections MODULE");
+	die("usage: hs-ctl up|swap|refuse|round|ask|settle|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
 }

@@ -32,6 +32,11 @@ int swap_command(int argc, char **argv);
 int refuse_command(int argc, char **argv);
 int round_command(int argc, char **argv);
 
+/* side.c: take one edition out of a slot, for @retire (enum hs_retire), and unload it; modules by hand */
+int retire_command(int argc, char **argv, const char *command, __u32 retire);
+int insert_command(int argc, char **argv);
+int remove_command(int argc, char **argv);
+
 /* The editions in the order of this seed, mutants in place. */
 void fill_ring(const char *ring[RING], __u64 seed);
 /* What the slot holds; false if there is no such slot. */

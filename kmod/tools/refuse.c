@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include "common.h"
 #include "ctl.h"
 #include "modules.h"
@@ -65,6 +66,18 @@ static void try_refusal(struct swapper *swapper, const struct refusal *refusal, 
 		die("%s was accepted, and then its swap did not end", refusal->name);
 }
 
+/* Side by side: of the ring's modules two must be free, one for each swapper. */
+static void make_room(struct swapper *swapper, const struct hs_ctl_info *info)
+{
+	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms(), .retire = HS_RETIRE_ONE };
+	unsigned int live, unused;
+
+	for (live = info->live; info->order == HS_SIDE_BY_SIDE && live > RING - 2; live--)
+		if (ioctl(swapper->ctl, HS_CTL_DRAIN, &drain) ||
+		    remove_module_patiently(drain.module, 1000, 1000, &unused))
+			die("retire: %s", strerror(errno));
+}
+
 /* A swap is held open between its halves while another edition knocks. */
 static void try_second_swapper(struct swapper *swapper, const struct refusal *refusal, const struct hs_ctl_info *info)
 {
@@ -74,14 +87,15 @@ static void try_second_swapper(struct swapper *swapper, const struct refusal *re
 	__u64 unused_ns;
 	int err;
 
-	if (info->order == HS_NEW_FIRST) {
+	make_room(swapper, info);
+	if (info->order != HS_OLD_FIRST) {
 		err = insert_version(module, version++, info->layout, "");
 		if (err)
 			die("first swapper: %s", strerror(err));
 		module = next_edition(swapper, info->module, 2);
 	}
 	try_refusal(swapper, refusal, module, version, info->layout, false);
-	if (info->order == HS_NEW_FIRST && drain_old(swapper, &step, &drain, &unused_ns, &unused))
+	if (info->order != HS_OLD_FIRST && drain_old(swapper, &step, &drain, &unused_ns, &unused))
 		die("the first swapper's %s failed", step);
 }
 

@@ -11,12 +11,13 @@ from lab.catalogue import Kind, Oracle
 from lab.cell import Cell
 from lab.finding import Finding, not_judged, who
 from lab.measure import Samples
-from lab.promises import invalidate, livepatch, policy, transaction
+from lab.promises import adaptive, invalidate, livepatch, policy, transaction
 from lab.runlog import Stats
 from lab.untrusted import one_line
 
 # What a mechanism promises beyond what all do: says how it was broken, or nothing. A file for each.
 _OWN: dict[str, Callable[[Samples, Stats, Cell], str]] = {
+    "adaptive": adaptive.broken,
     "invalidate": invalidate.broken,
     "transaction": transaction.broken,
     "livepatch": livepatch.broken,

@@ -149,13 +149,13 @@ def test_a_matrix_file_with_a_typo_is_one_line(
 def test_a_finished_matrix(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.call(["run", "matrix"]) == 0
     run = latest(tmp_path)
-    assert len(run["cells"]) == 24 and run["finished"] is True and run["seed"] > 0
+    assert len(run["cells"]) == 72 and run["finished"] is True and run["seed"] > 0
     assert run["host"]["cpu"] == "x"
     assert host.asked.swaps == 20 and host.asked.connect == "qemu:///embed" and host.asked.seed == run["seed"]
     folder = tmp_path / "results" / "latest"
     assert {path.name for path in folder.iterdir()} >= {"report.md", "junit.xml", "ktap.txt", "lab.log", "cells"}
     said = capsys.readouterr().out
-    assert "24 cells: 24 PASS" in said and "results: results/" in said
+    assert "72 cells: 72 PASS" in said and "results: results/" in said
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,8 @@ def test_a_finished_matrix(host: FakeHost, capsys: pytest.CaptureFixture[str], t
 def test_exit_codes(host: FakeHost, statuses: list[str], code: int) -> None:
     left = [Status(status) for status in statuses]
     host.verdict = lambda cell: left.pop(0)
-    argv = ["run", "matrix", "--arch", "x86_64", "--kernel", "trixie", "--load", "irq", "--results", "r"]
+    which = "--arch x86_64 --kernel trixie --mechanism reload --mechanism refcount --load irq"
+    argv = ["run", "matrix", *which.split(), "--results", "r"]
     assert cli.call(argv) == code
     assert left == []
 
@@ -220,7 +221,7 @@ def test_a_mutant_runs_where_it_fits(host: FakeHost, line: str) -> None:
 def test_dry_run_runs_nothing(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.call(["run", "matrix", "--dry-run", "--load", "irq"]) == 0
     said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 8 and "8 cells would run: 20 swaps each" in said.err
+    assert len(said.out.splitlines()) == 24 and "24 cells would run: 20 swaps each" in said.err
     assert cli.call(["run", "cell", CELL, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"] == [CELL]
     assert host.ran == [] and not (tmp_path / "results").exists()
@@ -249,16 +250,16 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(
     run = latest(tmp_path)
     assert len(run["cells"]) == 1 and run["finished"] is False
     said = capsys.readouterr()
-    assert "23 did not run" in said.out
+    assert "71 did not run" in said.out
     assert said.err == f"lab: interrupted; go on with: lab run matrix --resume {run['run']}\n"
     assert (tmp_path / "results" / "latest" / "report.md").exists()
     host.stop, host.ran = None, []
     assert cli.call(["run", "matrix", "--resume", "latest"]) == 0
-    assert len(host.ran) == 23 and host.asked.swaps == 6 and host.asked.seed == 5
+    assert len(host.ran) == 71 and host.asked.swaps == 6 and host.asked.seed == 5
     again = latest(tmp_path)
-    assert again["run"] == run["run"] and len(again["cells"]) == 24 and again["finished"] is True
+    assert again["run"] == run["run"] and len(again["cells"]) == 72 and again["finished"] is True
     assert cli.call(["run", "matrix", "--resume", "latest"]) == 0  # nothing is left to do
-    assert len(host.ran) == 23
+    assert len(host.ran) == 71
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(
@@ -383,7 +384,7 @@ def test_lists(host: FakeHost, capsys: pytest.CaptureFixture[str], what: str) ->
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == len([line for line in lines if line])
     if what == "cells":
-        assert len(rows) == 24 and lines == rows
+        assert len(rows) == 72 and lines == rows
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

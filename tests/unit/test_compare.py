@@ -201,7 +201,10 @@ def test_what_a_mechanism_goes_by_counts_only_where_its_drains_held() -> None:
 
 def test_editions_at_once_are_counted_or_in_brackets() -> None:
     raw = json.loads(json.dumps(RAW))
-    raw["stats"]["adaptive"] = {"at_once": 4}
+    raw["stats"]["adaptive"] = {
+        **{"policy": "cpu", "keep": 4, "at_once": 4, "share": 25, "dwell_calls": 256, "percent": [], "newest": []},
+        **{"latency": [], "switches": [], "astray": [], "stack_checks": 1, "stack_found": 0, "editions": []},
+    }
     assert measure.samples(raw).editions_at_once == 4
     assert measure.samples(RAW).editions_at_once is None
     told = cell_result(

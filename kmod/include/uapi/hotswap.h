@@ -100,6 +100,14 @@ enum hs_phase {
 enum hs_order {
 	HS_NEW_FIRST = 0,	/* load new, drain old, unload old */
 	HS_OLD_FIRST = 1,	/* unload old, load new: nobody answers in between */
+	HS_SIDE_BY_SIDE = 2,	/* load new, which joins the others; drain and unload the oldest of too many */
+};
+
+/* Which edition a drain takes out of the slot first. */
+enum hs_retire {
+	HS_RETIRE_REPLACED = 0,	/* none but what a swap replaced; side by side: the oldest, if there are too many */
+	HS_RETIRE_ONE = 1,	/* the live one, leaving the slot empty; side by side: the oldest */
+	HS_RETIRE_NEWEST = 2,	/* side by side: the newest, so that the one before answers again; ENODEV if there is none */
 };
 
 /**
@@ -116,6 +124,8 @@ enum hs_order {
  * @layout:	out: number of its state's layout
  * @transforms:	out: 1 if an edition may bring the state to the next layout
  * @publish_ns:	out: how long the last publication took
+ * @live:	out: editions that answer new references
+ * @unused:	zero
  */
 struct hs_ctl_info {
 	char slot[HS_NAME_LEN];
@@ -130,6 +140,8 @@ struct hs_ctl_info {
 	__u32 layout;
 	__u32 transforms;
 	__u64 publish_ns;
+	__u32 live;
+	__u32 unused;
 };
 
 #define HS_ASK_NAMED	8
@@ -162,7 +174,7 @@ struct hs_ctl_ask {
  * @slot:	in: the slot's name
  * @module:	out: the drained edition's module, which may now be unloaded; empty if there was nothing to drain
  * @timeout_ms:	in: give up with ETIMEDOUT after that long
- * @retire:	in: non-zero takes the live edition out of the slot first, leaving it empty
+ * @retire:	in: enum hs_retire
  * @drain_ns:	out: how long until nobody executed the old edition any more
  * @retire_ns:	out: and from then until its last reference was dropped; 0 where that is the same instant
  * @flush_ns:	out: part of the drain: changing the page tables and flushing every CPU

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mechanism adaptive, with the guest's tools by hand: policies, going back, safe removal, endless threads, the kernel.
+
+A cell swaps and cycles through the policies; here the editions stand still, so that callers can tell who answered.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from lab import dmesg
+from lab.deadline import Deadline
+from lab.guest import Guest, Machine
+from lab.promises import adaptive
+from lab.runlog import Adaptation
+from lab.workload import FOLDER
+from lab.workshop import RunOptions
+from tests.vm.conftest import KERNELS, Run, Start, Workshops
+
+STEP_S = 120.0
+MARK = dmesg.marker("7")
+EDITIONS = ("hs_ed_mix", "hs_ed_fnv", "hs_ed_crc", "hs_ed_lfsr")
+FIGURES = "/sys/module/hs_demo/parameters/figures"
+
+
+@dataclass
+class Bench:
+    """A guest with modules and tools."""
+
+    guest: Guest
+
+    def sh(self, command: str, *, check: bool = True) -> str:
+        """What the command says on stdout."""
+        line = f"cd {FOLDER} && export LAB_SPEED={self.guest.rack.scale:.2f}; {command}"
+        done = self.guest.run(line, deadline=Deadline.after(STEP_S * self.guest.rack.scale), check=check)
+        return done.stdout.decode()
+
+    def ctl(self, command: str) -> dict[str, Any]:
+        """What hs-ctl says of one thing."""
+        told: dict[str, Any] = json.loads(self.sh(f"./hs-ctl {command}"))
+        return next(iter(told.values())) if len(told) == 1 else told
+
+    def up(self, core: str = "") -> list[str]:
+        """Load the modules; names of the editions that are not loaded yet."""
+        first = self.ctl(f"up --mechanism adaptive --load stuck --seed 7 --core '{core}'")["edition"]
+        return [one for one in EDITIONS if one != first]
+
+    def join(self, module: str, version: int, *, more: str = "", slot: str = "calc") -> None:
+        """One more edition beside the others, by a whole swap."""
+        done = self.ctl(f"insert {module} --parameters 'slot={slot} version={version} {more}'")
+        assert done["error"] is None, done
+        done = self.ctl(f"settle --slot {slot}")
+        assert (done["error"], done["version"]) == (None, version), done
+
+    def call(self, seconds: float, *, load: str = "syscall", threads: int = 3) -> list[dict[str, Any]]:
+        """So long calls from threads; what each saw."""
+        self.begin(load, threads=threads)
+        self.sh(f"sleep {seconds}")
+        return self.end()
+
+    def begin(self, load: str, *, threads: int = 3, stay: str = "") -> None:
+        self.sh(
+            "rm -f load.json; "
+            f"./hs-load --load {load} --threads {threads} --seed 7 {stay} >load.json 2>&1 </dev/null & "
+            "until grep -q 'progress.:[1-9]' load.json; do sleep 0.1; done; sleep 0.5"
+        )
+
+    def end(self) -> list[dict[str, Any]]:
+        """Stop the callers; none of them saw an error or a wrong result."""
+        self.ctl("stop")
+        told = (json.loads(line) for line in self.sh("cat load.json").splitlines())
+        threads: list[dict[str, Any]] = next(one["load"]["threads"] for one in told if "load" in one)
+        assert all(one["failed"] == one["wrong"] == one["torn"] == 0 for one in threads)
+        return threads
+
+    def figures(self) -> Adaptation:
+        """The handler's own, which must agree with its policy whatever was done."""
+        told = Adaptation.model_validate(self.ctl("stats")["adaptive"])
+        assert not adaptive._policies(told), adaptive._policies(told)
+        assert told.stack_found == 0
+        return told
+
+    def pipe(self) -> dict[str, Any]:
+        """What the endless threads have done."""
+        found: dict[str, Any] = json.loads(self.sh(f"cat {FIGURES}"))
+        assert found["mismatched"] == 0, found
+        return found
+
+    def pipe_goes_on(self, count: str = "consumed") -> dict[str, Any]:
+        """Both threads are at work: so many more items pass than fit between them."""
+        begin = self.pipe()
+        self.sh(
+            f"at() {{ sed 's/.*\"{count}\":\\([0-9]*\\).*/\\1/' {FIGURES}; }}; i=0; "
+            f"until [ $(at) -gt {begin[count] + 100} ] || [ $i -gt 100 ]; do sleep 0.1; i=$((i+1)); done"
+        )
+        after = self.pipe()
+        assert after[count] > begin[count] + 100, (begin, after)
+        return after
+
+    def down(self) -> None:
+        """Nothing stays behind, and the kernel had nothing to say."""
+        down = self.ctl("down")
+        assert down == {"leaks": [], "modules_left": [], "drained": True}
+        log = dmesg.read(self.sh("dmesg"), mark=MARK)
+        assert not log.splats, log.splats[0].decisive
+
+
+@pytest.fixture
+def bench(start: Start, machine: Machine, workshops: Workshops) -> Iterator[Bench]:
+    workshop = workshops(replace(RunOptions(), build="host"))
+    payload = workshop.payload(workshop.build(machine))
+    with start() as guest:
+        guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S))
+        guest.run(f"echo '{MARK}' >/dev/kmsg", deadline=Deadline.after(STEP_S))
+        yield Bench(guest)
+
+
+def test_adaptive_policies_are_obeyed_to_the_call(bench: Bench) -> None:
+    for policy in adaptive.POLICIES:
+        others = bench.up(f"adapt={policy} adapt_percent=30")
+        bench.join(others[0], 2)
+        bench.join(others[1], 3, more="slow_us=30" if policy == "latency" else "")
+        threads = bench.call(1.5)
+        told = bench.figures()
+        assert told.at_once == 3
+        assert not any(n for one in told.editions for name, n in one.decided.items() if name != policy)
+        seen = [dict(one["editions"]) for one in threads]
+        calls = sum(sum(one.values()) for one in seen)
+        newest = sum(one.get(3, 0) for one in seen)
+        assert calls > 300
+        if policy == "all-new":
+            assert newest == calls
+        elif policy == "percent":  # exact over each hundred decisions on a CPU; of those, a round's is two calls
+            assert sum(told.percent) > 300 and 0.25 < newest / calls < 0.35
+        elif policy == "task":
+            assert all(len(one) == 1 for one in seen) and len({*seen[0], *seen[1], *seen[2]}) > 1
+        elif policy == "cpu":
+            assert {version for one in seen for version in one} == {2, 3}, (
+                "the newest on CPU 0, the one before on CPU 1"
+            )
+        else:
+            assert newest / calls < 0.2, "the slow edition is left, and only measured"
+            assert 1 <= sum(told.switches) <= 8, told.switches
+        bench.down()
+
+
+def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
+    others = bench.up("adapt=all-new")
+    bench.join(others[0], 2)
+    bench.join(others[1], 3)
+    assert {version for one in bench.call(0.3) for version, _ in one["editions"]} == {3}
+    bench.begin("mixed")
+    back = bench.ctl("reverse")
+    assert (back["error"], back["module"], back["version"], back["live"]) == (None, others[1], 2, 2)
+    bench.sh("sleep 0.5")
+    seen = [[version for version, _ in one["editions"]] for one in bench.end()]
+    assert all(one == [3, 2] for one in seen), seen
+    assert (bench.ctl("reverse")["version"], bench.ctl("reverse")["error"]) == (1, "ENODEV")
+    assert bench.ctl(f"insert {others[1]} --parameters version=3")["error"] == "ENOTUNIQ", "versions are not used twice"
+    bench.join(others[1], 4)
+    assert {version for one in bench.call(0.3) for version, _ in one["editions"]} == {4}
+    bench.down()
+
+
+def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
+    others = bench.up("adapt=all-new")
+    first = next(one for one in EDITIONS if one not in others)
+    bench.begin("stuck", stay="--stay doze --stay-us 4000000")
+    bench.join(others[0], 2)
+    early = bench.ctl("retire --deadline-ms 200")
+    assert early["error"] == "ETIMEDOUT" and early["live"] == 1, early
+    assert bench.ctl(f"remove {first}")["error"] == "EAGAIN"
+    assert bench.ctl(f"insert {others[1]} --parameters version=3")["error"] == "EBUSY", "its swap is not over"
+    late = bench.ctl("retire")
+    assert (late["error"], late["module"]) == (None, first), late
+    assert first not in bench.sh("cat /proc/modules")
+    bench.end()
+    bench.figures()
+    bench.down()
+
+
+def test_adaptive_threads_that_never_end_run_on_in_new_code(bench: Bench) -> None:
+    others = bench.up("adapt=percent adapt_percent=50")
+    assert bench.ctl("insert hs_pipe")["error"] is None
+    assert bench.ctl("insert hs_demo --parameters of=pipe")["error"] is None
+    bench.sh(f"until grep -q produced {FIGURES}; do sleep 0.1; done")
+    bench.pipe_goes_on()
+    # A group of two functions, switched while both run: an item is made and opened by one edition, or by the original.
+    bench.join(others[0], 1, slot="pipe")
+    bench.pipe_goes_on("swapped")
+    bench.join(others[1], 2, slot="pipe")
+    bench.pipe_goes_on("swapped")
+    back = bench.ctl("reverse --slot pipe")
+    assert (back["error"], back["version"]) == (None, 1)
+    bench.pipe_goes_on("swapped")
+    # The loop itself: its module is held while a thread is in it.
+    assert bench.ctl("remove hs_pipe")["error"] == "EAGAIN"
+    bench.sh("echo 1 >/sys/module/hs_demo/parameters/move")
+    moved = bench.pipe_goes_on("swapped")
+    assert moved["moved"] and moved["inside"] == 2
+    assert bench.ctl("remove hs_pipe")["error"] is None
+    assert "hs_pipe" not in bench.sh("cat /proc/modules")
+    bench.pipe_goes_on("swapped")
+    bench.join(others[1], 3, slot="pipe")
+    bench.pipe_goes_on("swapped")
+    for _ in range(2):
+        assert bench.ctl("retire --slot pipe")["error"] is None
+    bench.pipe_goes_on()
+    threads = "cat /proc/[0-9]*/comm | grep -c -E '^hs_(producer|consumer)$' || true"
+    assert int(bench.sh(threads)) == 2
+    assert bench.ctl("remove hs_demo")["error"] is None
+    assert int(bench.sh(threads)) == 0
+    bench.figures()
+    bench.down()
+
+
+def test_adaptive_swaps_a_function_of_the_kernel(bench: Bench) -> None:
+    bench.up("adapt=percent adapt_percent=50")
+    plain = bench.sh("cat /proc/cmdline")
+    assert bench.ctl("insert hs_demo --parameters of=cmdline")["error"] is None
+    lines = bench.sh("i=0; while [ $i -lt 100 ]; do cat /proc/cmdline; i=$((i+1)); done").splitlines(keepends=True)
+    assert len(lines) == 100
+    assert {line.replace(plain, "") for line in lines} == {"hotswap.edition=1 ", "hotswap.edition=2 "}
+    decided = {one.version: sum(one.decided.values()) for one in bench.figures().editions if one.slot == "cmdline"}
+    assert sum(decided.values()) == 100
+    assert {v: sum(f"edition={v} " in line for line in lines) for v in (1, 2)} == decided
+    assert abs(decided[2] - decided[1]) <= 2, "of each hundred on a CPU fifty, on two CPUs"
+    assert bench.ctl("remove hs_demo")["error"] == "EAGAIN"
+    assert bench.ctl("retire --slot cmdline")["version"] == 2
+    assert bench.sh("cat /proc/cmdline") == "hotswap.edition=2 " + plain
+    assert bench.ctl("retire --slot cmdline")["error"] is None
+    assert "hs_demo" not in bench.sh("cat /proc/modules")
+    assert bench.sh("cat /proc/cmdline") == plain
+    bench.down()
+
+
+def test_adaptive_cells_share_calls_among_editions_side_by_side(run: Run, arch: str) -> None:
+    result = run(f"{arch}/{KERNELS[arch]}/adaptive/mixed", swaps=12)
+    assert result.status == "PASS", result.reason
+    calls = result.calls or {}
+    assert calls["stale"] and calls["failed"] == calls["wrong"] == 0
