@@ -19,7 +19,7 @@ from lab.promises import progress, promise
 from lab.runlog import Stats
 
 # What oracle 6 must have tried: each has to be refused.
-REFUSAL_CASES = ("older", "duplicate", "dissimilar", "second-swapper")
+REFUSAL_CASES = tuple("older duplicate dissimilar layout no-transformer other-transformer second-swapper".split())
 
 
 def findings(samples: Samples, events: Events | None, cell: Cell, *, swaps: int | None = None) -> list[Finding]:

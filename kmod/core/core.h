@@ -148,7 +148,7 @@ struct hs_round {
  * @drain:	wait until @old, no longer published, has no references on any CPU. Context: process, may sleep, no
  *		lock. Return: 0, -ETIMEDOUT after @timeout_ms, -EINTR on a signal. May be called again after an error.
  * @release:	undo @adopt; the module may be unloaded from here on. Context: process, hs_lock held.
- * @ask:	who is in the way of an update. Context: process, hs_lock held. May be NULL.
+ * @ask:	who has a transaction open: fills in @open and @who. Context: process, no lock. May be NULL.
  * @forget:	the edition's module is being unloaded, after @release: free what had to stay as long as it. Context:
  *		process, hs_lock held. May be NULL.
  * @show:	its own figures as members of a JSON object. Context: process. May be NULL.
@@ -178,7 +178,7 @@ struct hs_mechanism {
 	int (*drain)(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms, struct hs_drained *figures);
 	void (*release)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*leave)(struct hs_slot *slot, struct hs_ref *ref);
-	int (*ask)(struct hs_slot *slot, struct hs_ctl_ask *ask);
+	void (*ask)(struct hs_ctl_ask *ask);
 	void (*forget)(struct hs_slot *slot, struct hs_ref *ref);
 	void (*show)(struct seq_file *seq);
 	unsigned int slots;
@@ -398,7 +398,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain);
 __printf(1, 2) int hs_impossible(const char *format, ...);
 void hs_reason_show(struct seq_file *seq);
 int hs_slot_info(struct hs_ctl_info *info);
-int hs_slot_ask(struct hs_ctl_ask *ask);
+int hs_slot_ask(const struct hs_mechanism *mech, struct hs_ctl_ask *ask);
 void hs_table_show(struct seq_file *seq, bool counts);
 
 /* ref.c */

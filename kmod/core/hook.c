@@ -29,7 +29,8 @@ unsigned long hs_find_symbol(const char *name)
 		return 0;
 	unregister_kprobe(&probe);
 #ifdef CONFIG_X86_64
-	return round_down((unsigned long)probe.addr, 16);	/* it points behind an ENDBR */
+	/* It may point behind an ENDBR; functions are aligned. */
+	return (unsigned long)probe.addr - (IS_ALIGNED((unsigned long)probe.addr - 4, 16) ? 4 : 0);
 #else
 	return (unsigned long)probe.addr;
 #endif
@@ -88,8 +89,12 @@ EXPORT_SYMBOL_GPL(hs_hook_install);
 void hs_hook_remove(struct hs_hook *hook)
 {
 	/* If ftrace has given up on itself, the hook stays, and so must its code. */
-	if (WARN_ON(unregister_ftrace_function(&hook->ops)))
+	if (WARN_ON(unregister_ftrace_function(&hook->ops))) {
 		__module_get(THIS_MODULE);
+		if (hook->owner)
+			__module_get(hook->owner);
+		return;
+	}
 	ftrace_free_filter(&hook->ops);
 }
 EXPORT_SYMBOL_GPL(hs_hook_remove);

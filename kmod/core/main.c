@@ -14,6 +14,27 @@
 #include <linux/uaccess.h>
 #include "core.h"
 
+/* The mechanisms, one file or folder each in mechanisms/; upstream's in peers/. */
+static struct hs_mechanism * const mechanism_list[] = {
+	&refcount, &reload, &invalidate, &adaptive, &transaction, &livepatch,
+};
+
+static long ctl_ask(void __user *user)
+{
+	struct hs_ctl_ask ask = { };
+	int i, err = -EOPNOTSUPP;
+
+	if (copy_from_user(ask.slot, user, sizeof(ask.slot)))
+		return -EFAULT;
+	ask.slot[HS_NAME_LEN - 1] = 0;
+	for (i = 0; err == -EOPNOTSUPP && i < ARRAY_SIZE(mechanism_list); i++)
+		if (mechanism_list[i]->ask && READ_ONCE(mechanism_list[i]->slots))
+			err = hs_slot_ask(mechanism_list[i], &ask);
+	if (!err && copy_to_user(user, &ask, sizeof(ask)))
+		return -EFAULT;
+	return err;
+}
+
 static long ctl_drain(void __user *user)
 {
 	struct hs_ctl_drain drain;
@@ -38,20 +59,6 @@ static long ctl_info(void __user *user)
 	info.slot[HS_NAME_LEN - 1] = 0;
 	err = hs_slot_info(&info);
 	if (!err && copy_to_user(user, &info, sizeof(info)))
-		return -EFAULT;
-	return err;
-}
-
-static long ctl_ask(void __user *user)
-{
-	struct hs_ctl_ask ask = { };
-	long err;
-
-	if (copy_from_user(ask.slot, user, sizeof(ask.slot)))
-		return -EFAULT;
-	ask.slot[HS_NAME_LEN - 1] = 0;
-	err = hs_slot_ask(&ask);
-	if (!err && copy_to_user(user, &ask, sizeof(ask)))
 		return -EFAULT;
 	return err;
 }
@@ -146,11 +153,6 @@ static int reason_show(struct seq_file *seq, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(reason);
-
-/* The mechanisms, one file or folder each in mechanisms/; upstream's in peers/. */
-static struct hs_mechanism * const mechanism_list[] = {
-	&refcount, &reload, &invalidate, &adaptive, &transaction, &livepatch,
-};
 
 static struct dentry *folder;
 

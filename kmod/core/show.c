@@ -68,18 +68,25 @@ int hs_slot_info(struct hs_ctl_info *info)
 	return err;
 }
 
-/* HS_CTL_ASK. Context: process, may sleep. Return: 0, -ENOENT, or -EOPNOTSUPP from mechanisms that can not tell. */
-int hs_slot_ask(struct hs_ctl_ask *ask)
+/*
+ * HS_CTL_ASK. While an update waits for transactions it has the table's lock: then who they are is all that can be told.
+ * Context: process, may sleep. Return: 0 or -ENOENT.
+ */
+int hs_slot_ask(const struct hs_mechanism *mech, struct hs_ctl_ask *ask)
 {
 	struct hs_slot *slot;
-	int err = -ENOENT;
 
-	mutex_lock(&hs_lock);
+	mech->ask(ask);
+	ask->swapping = 1;
+	if (!mutex_trylock(&hs_lock))
+		return 0;
 	slot = find_slot(ask->slot);
-	if (slot)
-		err = slot->mechanism->ask ? slot->mechanism->ask(slot, ask) : -EOPNOTSUPP;
+	if (slot) {
+		ask->swapping = !!slot->retiring;
+		ask->in_flight = slot->ref ? hs_ref_outstanding(slot->ref) : 0;
+	}
 	mutex_unlock(&hs_lock);
-	return err;
+	return slot ? 0 : -ENOENT;
 }
 
 static unsigned long count_empty(const struct hs_slot *slot)

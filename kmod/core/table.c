@@ -211,6 +211,17 @@ static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 	return 0;
 }
 
+/* What was not let in leaves nothing behind; the state is the first edition's. */
+static void undo_admission(struct hs_slot *slot, struct hs_edition *edition, struct hs_ref *ref)
+{
+	if (!slot->newest) {
+		hs_free(slot->state);
+		slot->state = NULL;
+	}
+	edition->ref = NULL;
+	hs_ref_free(ref);
+}
+
 static int admit(struct hs_slot *slot, struct hs_edition *edition)
 {
 	bool joins = slot->ref && slot->mechanism->order == HS_SIDE_BY_SIDE;
@@ -226,8 +237,7 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	edition->ref = ref;
 	err = attach_state(slot, edition) ?: slot->mechanism->adopt(slot, ref);
 	if (err) {
-		edition->ref = NULL;
-		hs_ref_free(ref);
+		undo_admission(slot, edition, ref);
 		return err;
 	}
 	list_add_tail(&ref->node, &slot->refs);
@@ -235,8 +245,7 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	if (err) {
 		list_del(&ref->node);
 		slot->mechanism->release(slot, ref);
-		edition->ref = NULL;
-		hs_ref_free(ref);
+		undo_admission(slot, edition, ref);
 		return err;
 	}
 	slot->joined = joins;

@@ -9,9 +9,11 @@
  * Usage: insmod hs_load.ko from=syscall, then ./hs-load --load syscall
  */
 
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mutex.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include "../core/core.h"
 #include "tally.h"
@@ -23,20 +25,29 @@ static DEFINE_PER_CPU(struct hs_tally, dev_tally);
 /* struct dev_file - an open file: the calls of one who calls, and the transaction they may belong to */
 struct dev_file {
 	struct mutex lock;	/* guards the rest; a transaction's calls come one at a time */
-	bool open;
+	unsigned int depth;	/* transactions begun and not ended: the outermost one counts */
 	struct hs_round round;
 };
 
+#define DEV_DEPTH_MAX	1000
+
+/* An open transaction can hold an update up, so not everybody may begin one. */
 static int dev_begin(struct dev_file *self)
 {
-	int err = -EBUSY;
+	int err = 0;
 
-	mutex_lock(&self->lock);
-	if (!self->open) {
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (mutex_lock_killable(&self->lock))
+		return -EINTR;
+	if (!self->depth) {
 		self->round = (struct hs_round) { .slot = dev_slot, .flags = HS_CALL_MAY_WAIT };
 		err = hs_round_begin(&self->round);
-		self->open = !err;
+	} else if (self->depth == DEV_DEPTH_MAX) {
+		err = -EBUSY;
 	}
+	if (!err)
+		WRITE_ONCE(self->depth, self->depth + 1);
 	mutex_unlock(&self->lock);
 	return err;
 }
@@ -45,26 +56,38 @@ static int dev_end(struct dev_file *self)
 {
 	int err = -EINVAL;
 
-	mutex_lock(&self->lock);
-	if (self->open) {
-		hs_round_end(&self->round);
-		self->open = false;
+	if (mutex_lock_killable(&self->lock))
+		return -EINTR;
+	if (self->depth) {
+		WRITE_ONCE(self->depth, self->depth - 1);
+		if (!self->depth)
+			hs_round_end(&self->round);
 		err = 0;
 	}
 	mutex_unlock(&self->lock);
 	return err;
 }
 
+/* The call is counted when nothing is in its way any more but the slot. */
 static int dev_call(struct dev_file *self, struct hs_call *call)
 {
 	struct hs_slot *slot = call->op == HS_OP_SEAL ? dev_slot->mate : dev_slot;
+	bool together = READ_ONCE(self->depth);
 	int err;
 
-	if (!READ_ONCE(self->open))
-		return hs_dispatch_recovering(slot, call);
-	mutex_lock(&self->lock);
-	err = self->open ? hs_round_call(&self->round, slot, call) : hs_dispatch_recovering(slot, call);
-	mutex_unlock(&self->lock);
+	if (together && mutex_lock_killable(&self->lock))
+		return -EINTR;
+	this_cpu_inc(dev_tally.issued);
+	if (together && self->depth)
+		err = hs_round_call(&self->round, slot, call);
+	else
+		err = hs_dispatch_recovering(slot, call);
+	if (together)
+		mutex_unlock(&self->lock);
+	if (err)
+		this_cpu_inc(dev_tally.failed);
+	else
+		this_cpu_inc(dev_tally.completed);
 	return err;
 }
 
@@ -88,18 +111,13 @@ static long dev_ioctl(struct file *file, unsigned int command, unsigned long arg
 		return -EINVAL;
 	call.retried = call.recovered = call.denied = 0;
 	call.flags = HS_CALL_MAY_WAIT;
-	this_cpu_inc(dev_tally.issued);
 	err = dev_call(self, &call);
-	if (err)
-		this_cpu_inc(dev_tally.failed);
-	else
-		this_cpu_inc(dev_tally.completed);
 	return copy_to_user(user, &call, sizeof(call)) ? -EFAULT : err;
 }
 
 static int dev_open(struct inode *inode, struct file *file)
 {
-	struct dev_file *self = hs_zalloc(sizeof(*self));
+	struct dev_file *self = kzalloc(sizeof(*self), GFP_KERNEL_ACCOUNT);
 
 	if (!self)
 		return -ENOMEM;
@@ -108,13 +126,14 @@ static int dev_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Of a process that died in the middle of a transaction, too. */
+/* Of a process that died in the middle of a transaction, too. Nobody else has the file any more. */
 static int dev_release(struct inode *inode, struct file *file)
 {
 	struct dev_file *self = file->private_data;
 
-	dev_end(self);
-	hs_free(self);
+	if (self->depth)
+		hs_round_end(&self->round);
+	kfree(self);
 	return 0;
 }
 

@@ -32,6 +32,7 @@ struct edu {
 	struct task_struct *thread;
 	struct work_struct bottom_half;
 	struct hs_round round;	/* from the top half to the end of the bottom half */
+	bool in_round;		/* an interrupt that was given up for lost may come beside the next */
 	u32 version;		/* that answered the top half; 0: nobody */
 };
 
@@ -54,6 +55,7 @@ static void edu_bottom_half(struct work_struct *work)
 	u32 version = hs_source_call(&edu->source, &edu->round, HS_OP_SEAL);
 
 	hs_round_end(&edu->round);
+	smp_store_release(&edu->in_round, false); /* the next interrupt may fill it in again */
 	if (version && edu->version) {
 		rec->rounds++;
 		rec->torn += version != edu->version;
@@ -64,12 +66,18 @@ static void edu_bottom_half(struct work_struct *work)
 /* One interrupt, served by the edition behind the slot; the producer waits for the bottom half, if it has one. */
 static inline void edu_serve(struct edu *edu)
 {
-	edu->round = (struct hs_round) { .slot = edu->source.slot, .who = "edu" };
-	if (edu->source.raised % EDU_BOTTOM_HALF || hs_round_begin(&edu->round)) {
+	bool whole = edu->source.raised % EDU_BOTTOM_HALF == 0 && !smp_load_acquire(&edu->in_round);
+
+	if (whole) {
+		edu->round = (struct hs_round) { .slot = edu->source.slot, .who = "edu" };
+		whole = !hs_round_begin(&edu->round);
+	}
+	if (!whole) {
 		hs_source_call(&edu->source, NULL, HS_OP_CALC);
 		edu_handled(edu);
 		return;
 	}
+	edu->in_round = true;
 	edu->version = hs_source_call(&edu->source, &edu->round, HS_OP_CALC);
 	schedule_work(&edu->bottom_half);
 }
@@ -207,6 +215,7 @@ static void edu_remove(struct pci_dev *pci)
 
 	hs_source_unregister(&edu->source);
 	free_irq(edu->irq, edu);
+	cancel_work_sync(&edu->bottom_half);
 	pci_free_irq_vectors(pci);
 	hs_slot_put(edu->source.slot);
 	hs_free(edu);

@@ -12,9 +12,9 @@ static inline void hs_transform_twice(const struct hs_ref *ref)
 {
 	struct hs_object *first = ref->edition->state;
 
-	if (!ref->edition->transform)
-		return;
 	hs_objects_transform(ref);
+	if (!ref->edition->transform || first->layout != ref->edition->layout.number)
+		return;
 	first->layout--;
 	hs_objects_transform(ref);
 }

@@ -158,14 +158,20 @@ static int stop_command(void)
 static int ask_command(void)
 {
 	struct hs_ctl_ask ask = { .slot = SLOT };
+	bool quiet;
 
 	if (ioctl(open_ctl(), HS_CTL_ASK, &ask))
 		die("HS_CTL_ASK: %s%s", strerror(errno), errno == EOPNOTSUPP ? ": this mechanism has no transactions" : "");
-	printf("{\"ask\":{\"same_layout\":true,\"new_layout\":%s,\"open\":%u,\"conflicts\":[", ask.open ? "false" : "true",
-	       ask.open);
-	for (unsigned int i = 0; i < ask.open && i < HS_ASK_NAMED; i++)
-		printf("%s{\"task\":\"%.16s\",\"pid\":%u,\"version\":%u,\"age_ns\":%llu}", i ? "," : "", ask.who[i].task,
+	quiet = !ask.swapping && !ask.in_flight;
+	printf("{\"ask\":{\"same_layout\":%s,\"new_layout\":%s,\"open\":%u,\"in_flight\":%lld,\"conflicts\":[",
+	       ask.swapping ? "false" : "true", quiet ? "true" : "false", ask.open, ask.in_flight);
+	for (unsigned int i = 0; i < ask.open && i < HS_ASK_NAMED; i++) {
+		for (char *c = ask.who[i].task; *c; c++)
+			if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\')
+				*c = '?';
+		printf("%s{\"task\":\"%s\",\"pid\":%u,\"version\":%u,\"age_ns\":%llu}", i ? "," : "", ask.who[i].task,
 		       ask.who[i].pid, ask.who[i].version, ask.who[i].age_ns);
+	}
 	printf("]}}\n");
 	return 0;
 }

@@ -41,6 +41,7 @@ static const struct refusal {
 	{ "dissimilar", EPROTOTYPE, 1, 0, "interface=other" },
 	{ "layout", EPROTO, 1, 0, "layout=other" },
 	{ "no-transformer", EPROTO, 1, 2, "" },
+	{ "other-transformer", EPROTO, 1, 1, "layout=other" },
 	{ "second-swapper", EBUSY, 1, 0, "" },
 };
 

@@ -55,13 +55,15 @@ def promise(samples: Samples, cell: Cell) -> Finding:
 
 
 def _whole_rounds(samples: Samples, cell: Cell) -> str:
-    rounds = samples.rounds
-    if rounds is None or not catalogue.MECHANISMS[cell.mechanism].whole_rounds:
+    rounds, kinds = samples.rounds, catalogue.LOADS[cell.load].callers
+    if not catalogue.MECHANISMS[cell.mechanism].whole_rounds:
         return ""
-    if rounds.torn:
+    if rounds and rounds.torn:
         return f"{rounds.torn:,} of {rounds.made:,} rounds of calls were answered by more than one edition"
-    makes = {Kind.SYSCALL, Kind.INTERRUPT} & set(catalogue.LOADS[cell.load].callers)
-    return "no round of calls was made" if makes and not rounds.made else ""
+    for kind, group in ((Kind.SYSCALL, measure.threads), (Kind.INTERRUPT, measure.interrupt_sources)):
+        if kind in kinds and not any(caller.rounds for caller in group(samples.log)):
+            return f"no round of calls was made by any {kind.value}"
+    return ""
 
 
 def progress(samples: Samples, cell: Cell, *, swaps: int | None = None) -> Finding:

@@ -25,7 +25,8 @@ TOLD = {
 
 def judged(*, rounds: tuple[int, int] = (9, 0), cell: Cell = CELL, **changed: int) -> CellResult:
     raw = copy.deepcopy(RAW)
-    raw["load"]["threads"][0].update(rounds=rounds[0], torn=rounds[1])
+    raw["load"]["threads"][0].update(rounds=rounds[0] - 2, torn=rounds[1])
+    raw["stats"]["sources"][1].update(rounds=2, torn=0)
     raw["stats"]["transaction"] = TOLD | changed
     samples = measure.samples(raw)
     found = verdict.judge(samples, Events(marked=True, lines=1), cell=cell)
@@ -42,7 +43,7 @@ def test_whole_rounds_and_single_steps_pass() -> None:
     ("changed", "words"),
     [
         ({"rounds": (9, 1)}, "1 of 9 rounds of calls were answered by more than one edition"),
-        ({"rounds": (0, 0)}, "no round of calls was made"),
+        ({"rounds": (2, 0)}, "no round of calls was made by any syscall"),
         ({"open": 1}, "1 transactions never ended"),
         ({"transformed": 64}, "transformers ran 64 times for 63 steps"),
         ({"behind": 0}, "64 objects took 63 of 64 steps"),
@@ -63,6 +64,7 @@ def test_torn_rounds_are_a_figure_where_nobody_promised_whole_ones() -> None:
 def test_a_run_that_changed_no_layout_says_so() -> None:
     raw = copy.deepcopy(RAW)
     raw["load"]["threads"][0].update(rounds=1, torn=0)
+    raw["stats"]["sources"][1].update(rounds=1, torn=0)
     raw["stats"]["transaction"] = TOLD | {"changes": 0, "behind": 0, "steps": 0, "transformed": 0}
     raw["swap_total"].update(requested=8, done=8)
     samples = measure.samples(raw)

@@ -95,7 +95,7 @@ def swap_fails(raw: dict[str, Any]) -> None:
         (4, lambda r: edu(r).update(raised=9), "1 too many"),
         (6, lambda r: r["refusals"][0].update(refused=False, got="0"), "older: was let in, expected ESTALE"),
         (6, lambda r: r["refusals"][1].update(got="EINVAL"), "duplicate: refused with EINVAL, expected EEXIST"),
-        (6, lambda r: r["refusals"][4].update(same=False), "second-swapper: refused, but the state changed"),
+        (6, lambda r: r["refusals"][6].update(same=False), "second-swapper: refused, but the state changed"),
         (7, lose_results_everywhere, "4 of 110 calls failed (ENODEV 4), refcount promises none"),
         (7, lambda r: r["stats"].update(nmissed=2), "2 calls missed their hook"),
         (8, lambda r: r["swap_total"].update(done=0, failed=2), "no swap of 2 was done"),

@@ -67,8 +67,8 @@ struct hs_call {
 };
 
 #define HS_CALL		_IOWR('h', 1, struct hs_call)
-#define HS_BEGIN	_IO('h', 2)	/* calls of this open file belong to one transaction; EBUSY if one is open */
-#define HS_END		_IO('h', 3)	/* until here, or until the file is closed; EINVAL if none is open */
+#define HS_BEGIN	_IO('h', 2)	/* calls of this open file belong to one transaction; such pairs nest */
+#define HS_END		_IO('h', 3)	/* until the outermost is ended, or the file is closed; EINVAL if none is open */
 
 /**
  * struct hs_answer - a call that was made on its caller's behalf, where the caller can see it
@@ -157,15 +157,16 @@ struct hs_ctl_round {
 /**
  * struct hs_ctl_ask - may an update be applied now? EOPNOTSUPP from mechanisms without transactions
  * @slot:	in: the slot's name
- * @open:	out: how many transactions are open: an update that keeps the layout may be applied whatever it says, one
- *		that changes it has to wait for them
- * @pad:	0
+ * @open:	out: how many transactions are open
+ * @swapping:	out: 1 if another update is not over: none may be applied
+ * @in_flight:	out: calls and transactions that an update which changes the layout has to wait for
  * @who:	out: the first of them, oldest first
  */
 struct hs_ctl_ask {
 	char slot[HS_NAME_LEN];
 	__u32 open;
-	__u32 pad;
+	__u32 swapping;
+	__s64 in_flight;
 	struct hs_ctl_round who[HS_ASK_NAMED];
 };
 
