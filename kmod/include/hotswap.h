@@ -143,9 +143,9 @@ int hs_site_call(const struct hs_edition *self, struct hs_slot *slot, struct hs_
  * @_edition: the module's struct hs_edition, not yet defined
  *
  * Defines hs_site(), for the edition's @site. Livepatch looks for that function on the stacks of tasks, so it must stay
- * there while the edition runs: never a tail call, hence the barrier. A module with "livepatch" in .modinfo taints the kernel,
- * and is refused by one without livepatch. So it says "Livepatch", which nobody knows, and hs-ctl changes that letter
- * in memory where the mechanism is livepatch: the same file for every mechanism.
+ * there while the edition runs: never a tail call, hence the barrier. A module with "livepatch" in .modinfo taints the
+ * kernel, and is refused by one without livepatch. So it says "Livepatch", which nobody knows, and hs-ctl changes that
+ * letter in memory where the mechanism is livepatch: the same file for every mechanism.
  */
 #define HS_SITE(_edition)							\
 static struct hs_edition _edition;						\

@@ -2,8 +2,9 @@
 /*
  * hotswap mutant: livepatch_forced.
  *
- * Purpose: a transition that does not end at once is forced, as an administrator can who does not want to wait. Livepatch then
- * never lets the old module go, since nobody knows who is in it. Oracle 7 (transitions end by themselves) must notice.
+ * Purpose: a transition that does not end at once is forced, as an administrator can who does not want to wait.
+ * Livepatch then never lets the old module go, since nobody knows who is in it. Oracle 7 (transitions end by
+ * themselves) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

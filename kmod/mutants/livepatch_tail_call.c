@@ -2,9 +2,9 @@
 /*
  * hotswap mutant: livepatch_tail_call.
  *
- * Purpose: the function that livepatch puts in place leaves the stack before edition mix runs, so livepatch, which looks for
- * it there, moves tasks that sleep in the edition, and lets the module go. They sleep for 0.3 s and wake up in freed text. The
- * kernel must crash, and oracle 5 (no splat) must notice.
+ * Purpose: the function that livepatch puts in place leaves the stack before edition mix runs, so livepatch, which
+ * looks for it there, moves tasks that sleep in the edition, and lets the module go. They sleep for 0.3 s and wake up in
+ * freed text. The kernel must crash, and oracle 5 (no splat) must notice.
  */
 #include "../editions/edition.h"
 

@@ -2,9 +2,9 @@
 /*
  * hotswap peer: livepatch, what upstream Linux offers.
  *
- * Purpose: the same editions, swapped by kernel live patching, so that its row compares with the others. Every call goes
- * through one function of this file, hs_livepatch_site(), which by itself finds nobody. Each edition brings an upstream
- * livepatch (atomic replace) that puts a function of its own there; the patch before it is over when every task
+ * Purpose: the same editions, swapped by kernel live patching, so that its row compares with the others. Every call
+ * goes through one function of this file, hs_livepatch_site(), which by itself finds nobody. Each edition brings an
+ * upstream livepatch (atomic replace) that puts a function of its own there; the patch before it is over when every task
  * has been moved, at a moment when that task is not inside. Consistency and lifetime are livepatch's: what is counted
  * here is counted for the statistics, and to hold livepatch to its word.
  *
@@ -12,19 +12,19 @@
  *	  The editions' modules must say livepatch=Y in .modinfo. hs-ctl makes them say so on their way into the kernel.
  *
  * What a row says. A task finds the new edition from the moment it was moved, an interrupt what the task finds that it
- * came upon; so one interrupt may find the new edition and the next the old one. A swap ends when the last task was moved,
- * and a task asleep in the old edition holds it up as long as it sleeps; such tasks are named.
+ * came upon; so one interrupt may find the new edition and the next the old one. A swap ends when the last task was
+ * moved, and a task asleep in the old edition holds it up as long as it sleeps; such tasks are named.
  *
  * How long that takes. Livepatch looks at all tasks once when a patch is enabled, and again about every second. At
  * the first look every other CPU runs some task, so under load a swap would take a second whatever the tasks do. Hence
- * a swapper that waits here asks it to look again, soon at first, then ever more rarely, by running the very function that its
- * timer runs. Nobody is moved otherwise than livepatch moves tasks. With livepatch_ask=0, or where that function
- * is not found, it is left alone.
+ * a swapper that waits here asks it to look again, soon at first, then ever more rarely, by running the very function
+ * that its timer runs. Nobody is moved otherwise than livepatch moves tasks. With livepatch_ask=0, or where that
+ * function is not found, it is left alone.
  *
  * From 6.4 to 6.15 tasks are moved in cond_resched() too, if the kernel's preemption mode can be chosen at boot: during
- * each transition all its callers, more than a thousand, are patched one by one, and back afterwards. That takes seconds
- * under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. So under TCG it is left out, as on
- * kernels before 6.4; livepatch_cond_resched=1 leaves it in.
+ * each transition all its callers, more than a thousand, are patched one by one, and back afterwards. That takes
+ * seconds under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. So under TCG it is left
+ * out, as on kernels before 6.4; livepatch_cond_resched=1 leaves it in.
  *
  * One slot at a time: an atomic replace patch replaces every other.
  */
@@ -76,6 +76,11 @@ static noinline int hs_livepatch_site(struct hs_slot *slot, struct hs_call *call
 	return hs_slot_empty(slot);
 }
 
+/* What a mutant does instead. */
+#ifndef HS_LIVEPATCH_CALL
+#define HS_LIVEPATCH_CALL hs_livepatch_site
+#endif
+
 #ifdef CONFIG_LIVEPATCH
 
 #define STALLED_MS	1000	/* who has not been moved by then is named */
@@ -90,7 +95,7 @@ MODULE_PARM_DESC(livepatch_ask, "whether to ask livepatch to look at the tasks a
 
 static int livepatch_cond_resched = -1;
 module_param(livepatch_cond_resched, int, 0444);
-MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch the callers of cond_resched(); -1: not under TCG");
+MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch callers of cond_resched(); -1: not under TCG");
 
 /**
  * struct livepatch - an edition's patch
@@ -152,10 +157,14 @@ static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
 	struct livepatch *patch;
 	int err;
 
-	if (!edition->site)
+	if (!edition->site) {
+		pr_err("livepatch: edition %s has no function for it, see HS_SITE()\n", edition->name);
 		return -EINVAL;
-	if (livepatch_slot && livepatch_slot != slot)
-		return -EBUSY;
+	}
+	if (livepatch_slot && livepatch_slot != slot) {
+		pr_err("livepatch: one slot at a time, and %s has editions\n", livepatch_slot->name);
+		return -EOPNOTSUPP;
+	}
 	patch = hs_zalloc(sizeof(*patch));
 	if (!patch)
 		return -ENOMEM;
@@ -234,7 +243,7 @@ static void livepatch_ask_again(struct livepatch *patch)
 	livepatch_look(NULL);
 }
 
-/* What a mutant does instead. */
+/* Likewise. */
 #ifndef HS_LIVEPATCH_ASK
 #define HS_LIVEPATCH_ASK livepatch_ask_again
 #endif
@@ -400,7 +409,7 @@ static struct hs_mechanism livepatch = {
 	.order = HS_NEW_FIRST,
 	.init = livepatch_init,
 	.exit = livepatch_exit,
-	.call = hs_livepatch_site,
+	.call = HS_LIVEPATCH_CALL,
 	.admit = hs_policy_check,
 	.adopt = livepatch_adopt,
 	.publish = livepatch_publish,

@@ -61,6 +61,12 @@ def test_a_broken_promise_fails(change: Callable[[dict[str, Any]], object], word
     assert judged.status is Status.FAIL and judged.reason == f"oracle 7: {words}"
 
 
+def test_a_task_never_goes_back() -> None:
+    raw = raw_of_livepatch()
+    raw["load"]["threads"][0].update(stale=2)
+    assert judge(raw).reason.endswith("was moved to a newer edition, and 2 of its calls found an older one")
+
+
 def test_silence_about_transitions_fails() -> None:
     raw = raw_of_livepatch()
     del raw["stats"]["livepatch"]
