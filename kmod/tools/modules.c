@@ -112,10 +112,10 @@ int remove_module_patiently(const char *name, unsigned int limit, unsigned int p
 	}
 }
 
-/* The value of replaces= in a module's .modinfo. */
+/* The value of replaces= in a module's .modinfo, which it may be the first of. */
 static void read_replaces(const char *name, char *replaces)
 {
-	static const char key[] = "\0replaces=";
+	static const char key[] = "replaces=";
 	char file[NAME_MAX_LEN + 4];
 	static char buffer[1 << 22];
 	const char *found;
