@@ -414,8 +414,10 @@ s64 hs_memory_held(void);
 void hs_memory_show(struct seq_file *seq);
 
 /* stack.c */
-int hs_stack_check(const struct hs_stack_range *text, const struct hs_stack_range *beyond, char who[TASK_COMM_LEN]);
-int hs_stack_wait(const struct hs_stack_range *text, const struct hs_stack_range *beyond, unsigned int timeout_ms);
+int hs_stack_end(unsigned long place);
+void hs_stack_forget(unsigned long place);
+int hs_stack_check(const struct hs_stack_range *text, char who[TASK_COMM_LEN]);
+int hs_stack_wait(const struct hs_stack_range *text, unsigned int timeout_ms);
 
 /* restart.c */
 void hs_nested_show(struct seq_file *seq);

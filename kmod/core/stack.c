@@ -24,11 +24,11 @@
 
 #define STACK_DEPTH	64	/* frames, from the innermost */
 #define STACK_LOOKS	16	/* at one task, before the whole round is made again */
+#define STACK_ENDS	8
 
 struct stack_look {
 	struct task_struct *task;
 	const struct hs_stack_range *text;
-	const struct hs_stack_range *beyond;
 	int found;
 	unsigned long frames[STACK_DEPTH];
 };
@@ -38,10 +38,54 @@ static bool is_within(unsigned long address, const struct hs_stack_range *range)
 	return address - range->base < range->size;
 }
 
-static bool is_beyond(unsigned long address, const struct hs_stack_range *beyond)
+/* Return addresses in functions that never return: what is further out on such a stack is dead, whatever lies there now. */
+static unsigned long ends[STACK_ENDS];
+static DEFINE_MUTEX(ends_lock);
+
+/**
+ * hs_stack_end - who stands here never returns to its caller
+ * @place: a return address that shows on the stack all the time
+ *
+ * Context: process, may sleep. Return: 0, or -ENOSPC.
+ */
+int hs_stack_end(unsigned long place)
 {
-	for (; beyond && beyond->size; beyond++)
-		if (is_within(address, beyond))
+	int i;
+
+	mutex_lock(&ends_lock);
+	for (i = 0; i < STACK_ENDS && ends[i]; i++)
+		;
+	if (i < STACK_ENDS)
+		WRITE_ONCE(ends[i], place);
+	mutex_unlock(&ends_lock);
+	return i < STACK_ENDS ? 0 : -ENOSPC;
+}
+EXPORT_SYMBOL_GPL(hs_stack_end);
+
+/**
+ * hs_stack_forget - nobody stands there any more
+ * @place: as for hs_stack_end()
+ *
+ * Context: process, may sleep.
+ */
+void hs_stack_forget(unsigned long place)
+{
+	int i;
+
+	mutex_lock(&ends_lock);
+	for (i = 0; i < STACK_ENDS; i++)
+		if (ends[i] == place)
+			WRITE_ONCE(ends[i], 0);
+	mutex_unlock(&ends_lock);
+}
+EXPORT_SYMBOL_GPL(hs_stack_forget);
+
+static bool is_end(unsigned long address)
+{
+	int i;
+
+	for (i = 0; i < STACK_ENDS; i++)
+		if (address && READ_ONCE(ends[i]) == address)
 			return true;
 	return false;
 }
@@ -52,7 +96,7 @@ static int judge_frames(const struct stack_look *look, unsigned int frames)
 	unsigned int i;
 
 	for (i = 0; i < frames; i++) {
-		if (is_beyond(look->frames[i], look->beyond))
+		if (is_end(look->frames[i]))
 			break;
 		if (is_within(look->frames[i], look->text))
 			return -EBUSY;
@@ -104,15 +148,13 @@ static int look_at_task(struct stack_look *look)
 /**
  * hs_stack_check - whether a task is in a piece of text
  * @text: what nobody can enter any more
- * @beyond: places, up to one of size 0: who stands there never returns from it, so what is further out does not count;
- *	    may be NULL
  * @who: name of a task that is; its size is TASK_COMM_LEN
  *
  * Context: process, may sleep; not from the text. Return: 0; -EBUSY if one is; -EAGAIN if one could not be looked at.
  */
-int hs_stack_check(const struct hs_stack_range *text, const struct hs_stack_range *beyond, char who[TASK_COMM_LEN])
+int hs_stack_check(const struct hs_stack_range *text, char who[TASK_COMM_LEN])
 {
-	struct stack_look look = { .text = text, .beyond = beyond };
+	struct stack_look look = { .text = text };
 	struct task_struct *process, *task;
 	int err = 0;
 
@@ -135,18 +177,17 @@ EXPORT_SYMBOL_GPL(hs_stack_check);
 /**
  * hs_stack_wait - the same, until nobody is
  * @text: what nobody can enter any more
- * @beyond: as for hs_stack_check()
  * @timeout_ms: how long
  *
  * Context: process, may sleep. Return: how often somebody was, or -ETIMEDOUT, with the last one's name in the kernel log.
  */
-int hs_stack_wait(const struct hs_stack_range *text, const struct hs_stack_range *beyond, unsigned int timeout_ms)
+int hs_stack_wait(const struct hs_stack_range *text, unsigned int timeout_ms)
 {
 	const unsigned long until = jiffies + msecs_to_jiffies(timeout_ms);
 	char who[TASK_COMM_LEN];
 	int err, found = 0;
 
-	while ((err = hs_stack_check(text, beyond, who))) {
+	while ((err = hs_stack_check(text, who))) {
 		found += err == -EBUSY;
 		if (time_after(jiffies, until)) {
 			pr_info("%s %s\n", who, err == -EBUSY ? "is still in old text" : "could not be looked at");

@@ -46,7 +46,7 @@ static DEFINE_MUTEX(move_lock);
 static bool moving, moved, ending;
 static atomic_t inside;
 static struct completion ended[HS_PIPE_ENDS];
-static struct hs_stack_range endless[HS_PIPE_ENDS + 1];
+static unsigned long endless[HS_PIPE_ENDS];
 
 /* One item made by whichever edition this round finds. */
 static notrace bool produce(struct hs_pipe *pipe)
@@ -96,9 +96,9 @@ static bool (* const step_of[HS_PIPE_ENDS])(struct hs_pipe *pipe) = { produce, c
 /* One turn of the loop. Its caller's only call, so where it returns to is how the loop shows on a stack. */
 static noinline notrace void turn(struct hs_pipe *pipe, unsigned int end)
 {
-	if (!endless[end].size) {
-		endless[end].base = (unsigned long)__builtin_return_address(0);
-		smp_store_release(&endless[end].size, 1);
+	if (!endless[end]) {
+		endless[end] = (unsigned long)__builtin_return_address(0);
+		WARN_ON(hs_stack_end(endless[end]));
 		atomic_inc(&inside);
 	}
 	if (READ_ONCE(ending))
@@ -174,8 +174,8 @@ static int move_threads(void)
 	for (i = HS_PIPE_ENDS - 1; i >= 0; i--)
 		hs_hook_remove(&pipe_hooks[i]);
 	text_of(the_pipe->owner, &old);
-	/* On both stacks the new loop stands inside the old one, which it never returns to. */
-	found = hs_stack_wait(&old, endless, timeout_ms);
+	/* On both stacks the new loop stands inside the old one, which it never returns to: hs_stack_end(). */
+	found = hs_stack_wait(&old, timeout_ms);
 	if (found < 0)
 		return found;
 	moved = true;
@@ -287,8 +287,10 @@ static void end_threads(void)
 	int i;
 
 	WRITE_ONCE(ending, true);
-	for (i = 0; i < HS_PIPE_ENDS; i++)
+	for (i = 0; i < HS_PIPE_ENDS; i++) {
 		wait_for_completion(&ended[i]);
+		hs_stack_forget(endless[i]);
+	}
 	while ((item = hs_pipe_first(pipe))) {
 		if (item->round.slot)
 			hs_round_end(&item->round);
@@ -378,7 +380,7 @@ static void leave(void)
 	pipe_end();
 	cmdline_end();
 	text_of(THIS_MODULE, &own);
-	while (hs_stack_wait(&own, NULL, timeout_ms) < 0)
+	while (hs_stack_wait(&own, timeout_ms) < 0)
 		pr_info("waiting for a task to leave\n");
 }
 

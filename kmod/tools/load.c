@@ -278,6 +278,10 @@ int main(int argc, char **argv)
 	page = open_phase_page(false);
 	ctl = open_ctl();
 
+	if (page->ended) {	/* another load was here before, and was stopped */
+		page->phase = HS_BEFORE;
+		page->running = page->ended = 0;
+	}
 	started = now_ns();
 	page->threads = brisk;
 	if (ioctl(ctl, HS_CTL_START))

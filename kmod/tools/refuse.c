@@ -12,6 +12,15 @@
 #include "ctl.h"
 #include "modules.h"
 
+/* An edition whose module is not loaded. */
+static const char *free_edition(const struct swapper *swapper)
+{
+	for (unsigned int i = 0; i < RING; i++)
+		if (!is_loaded(swapper->ring[i]))
+			return swapper->ring[i];
+	die("every edition is loaded");
+}
+
 /* The table and the modules as text: what a refusal must leave as it was. */
 static char *read_state(void)
 {
@@ -82,20 +91,19 @@ static void make_room(struct swapper *swapper, const struct hs_ctl_info *info)
 /* A swap is held open between its halves while another edition knocks. */
 static void try_second_swapper(struct swapper *swapper, const struct refusal *refusal, const struct hs_ctl_info *info)
 {
-	const char *module = next_edition(swapper, info->module, 1), *step;
 	unsigned int version = info->newest + 1, unused;
 	struct hs_ctl_drain drain;
+	const char *step;
 	__u64 unused_ns;
 	int err;
 
 	make_room(swapper, info);
 	if (info->order != HS_OLD_FIRST) {
-		err = insert_version(module, version++, info->layout, "");
+		err = insert_version(free_edition(swapper), version++, info->layout, "");
 		if (err)
 			die("first swapper: %s", strerror(err));
-		module = next_edition(swapper, info->module, 2);
 	}
-	try_refusal(swapper, refusal, module, version, info->layout, false);
+	try_refusal(swapper, refusal, free_edition(swapper), version, info->layout, false);
 	if (info->order != HS_OLD_FIRST && drain_old(swapper, &step, &drain, &unused_ns, &unused))
 		die("the first swapper's %s failed", step);
 }
@@ -117,8 +125,8 @@ int refuse_command(int argc, char **argv)
 		if (refusal->expected == EBUSY)
 			try_second_swapper(&swapper, refusal, &info);
 		else
-			try_refusal(&swapper, refusal, next_edition(&swapper, info.module, 1),
-				    info.version + refusal->version, info.layout, i == 0);
+			try_refusal(&swapper, refusal, free_edition(&swapper), info.version + refusal->version,
+				    info.layout, i == 0);
 	}
 	printf("]}\n");
 	return 0;

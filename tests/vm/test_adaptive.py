@@ -143,7 +143,7 @@ def test_adaptive_policies_are_obeyed_to_the_call(bench: Bench) -> None:
             )
         else:
             assert newest / calls < 0.2, "the slow edition is left, and only measured"
-            assert 1 <= sum(told.switches) <= 8, told.switches
+            assert 1 <= sum(told.switches) <= 6, told.switches
         bench.down()
 
 
@@ -168,7 +168,7 @@ def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
 def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
     others = bench.up("adapt=all-new")
     first = next(one for one in EDITIONS if one not in others)
-    bench.begin("stuck", stay="--stay doze --stay-us 4000000")
+    bench.begin("stuck", stay="--stay doze --stay-us 10000000")
     bench.join(others[0], 2)
     early = bench.ctl("retire --deadline-ms 200")
     assert early["error"] == "ETIMEDOUT" and early["live"] == 1, early

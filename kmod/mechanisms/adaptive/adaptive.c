@@ -302,7 +302,7 @@ static int ask_stacks(const struct hs_ref *old, unsigned int timeout_ms)
 	text.base = (unsigned long)base;
 	text.size = size;
 	stack_checks++;
-	found = hs_stack_wait(&text, NULL, timeout_ms);
+	found = hs_stack_wait(&text, timeout_ms);
 	stack_found += found != 0;
 	return min(found, 0);
 }

@@ -18,8 +18,8 @@
 
 #define ADAPT_MAX	8	/* editions of a slot that live at once */
 #define ADAPT_EXPLORE	16	/* by latency: one call in so many goes to each edition in turn, to be measured */
-#define ADAPT_SAMPLES	8	/* measured calls before an edition's latency is believed */
-#define ADAPT_DWELL	256	/* calls on a CPU between two changes of mind */
+#define ADAPT_SAMPLES	16	/* measured calls before an edition's latency is believed */
+#define ADAPT_DWELL	512	/* calls on a CPU between two changes of mind */
 
 enum adapt {
 	ADAPT_ALL_NEW,		/* the newest */
@@ -135,7 +135,7 @@ static __always_inline u32 median_of(const struct adapt_set *set, unsigned int i
 }
 
 /*
- * The favourite of this CPU, unless another edition takes less than three quarters of its time; and so no change of mind
+ * The favourite of this CPU, unless another edition takes less than half of its time; and so no change of mind
  * before ADAPT_DWELL more calls. Editions that were not measured yet, or no longer, are neither left nor preferred.
  */
 static __always_inline unsigned int by_latency(const struct adapt_set *set)
@@ -156,7 +156,7 @@ static __always_inline unsigned int by_latency(const struct adapt_set *set)
 		if (median && median < median_of(set, best))
 			best = i;
 	}
-	if (best == favourite || median_of(set, best) >= median_of(set, favourite) / 4 * 3)
+	if (best == favourite || median_of(set, best) >= median_of(set, favourite) / 2)
 		return favourite;
 	/* Of two who change it at once, on a task and in an interrupt, one does. */
 	if (this_cpu_cmpxchg(adapt_of(set->edition[0])->count->dwell, dwell, 0) != dwell)
@@ -170,7 +170,7 @@ static __always_inline unsigned int by_latency(const struct adapt_set *set)
 static __always_inline void measured(const struct hs_ref *ref, u64 ns)
 {
 	struct adapt_count *count = this_cpu_ptr(adapt_of(ref)->count);
-	u32 median = READ_ONCE(count->median_ns), step = median / 16 + 1;
+	u32 median = READ_ONCE(count->median_ns), step = median / 32 + 1;
 
 	if (!count->samples)
 		median = min_t(u64, ns, U32_MAX / 2);
