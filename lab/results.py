@@ -69,6 +69,7 @@ class RunFolder:
         self.path = path
         self._head = head
         self._results = {result.id: result for result in found}
+        self._told = {name: result.to_json() for name, result in self._results.items()}
         self._lock = lock  # held open: whoever holds it writes this run
         self._mutex = threading.Lock()
         self._begun_s = time.monotonic() - float(head.get("duration_s") or 0)
@@ -152,9 +153,10 @@ class RunFolder:
     def write_cell(self, result: CellResult) -> None:
         """Keep a finished cell: its result.json first, then run.json."""
         try:
-            paths.write_whole(self.cell_folder(result.cell) / "result.json", _text(result.to_json()))
+            told = result.to_json()
+            paths.write_whole(self.cell_folder(result.cell) / "result.json", _text(told))
             with self._mutex:
-                self._results[result.id] = result
+                self._results[result.id], self._told[result.id] = result, told
             self.save()
         except OSError as e:
             raise _unwritable(self.path, e) from e
@@ -166,7 +168,7 @@ class RunFolder:
             self._head["finished"] = finished
             if accel := {one.arch: one.accel for one in self._results.values() if one.accel}:
                 self._head["host"] = {**self._head["host"], "accel": accel}
-            cells = [result.to_json() for result in self._ordered()]
+            cells = [self._told[result.id] for result in self._ordered()]
             paths.write_whole(self.path / "run.json", _text({**self._head, "cells": cells}))
 
     def close(self, *, finished: bool = True) -> None:
