@@ -14,6 +14,9 @@
 #include <linux/module.h>
 #include <linux/stacktrace.h>
 #include <linux/version.h>
+#if defined(CONFIG_X86_64) && __has_include(<asm/cpuid/api.h>)
+#include <asm/cpuid/api.h>	/* cpuid() moved there in 6.16 */
+#endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 /* 908a1d775422 ("hrtimers: Introduce hrtimer_setup() to replace hrtimer_init()") */

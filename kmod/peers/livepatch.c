@@ -41,6 +41,7 @@
 #include <asm/cpufeature.h>
 #include <asm/processor.h>
 #endif
+#include "../compat.h"
 #include "../core/core.h"
 #include "../core/hook.h"
 #include "../core/policy.h"
