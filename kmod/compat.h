@@ -11,6 +11,13 @@
 #include <linux/hrtimer.h>
 #include <linux/module.h>
 #include <linux/version.h>
+#ifdef CONFIG_X86_64
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+#include <asm/processor.h>
+#else
+#include <asm/cpuid/api.h>	/* 968e30006807 ("x86/cpuid: Set <asm/cpuid/api.h> as the main CPUID header"): cpuid() */
+#endif
+#endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 /* 908a1d775422 ("hrtimers: Introduce hrtimer_setup() to replace hrtimer_init()") */

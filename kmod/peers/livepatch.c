@@ -37,6 +37,7 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/utsname.h>
+#include "../compat.h"
 #include "../core/core.h"
 #include "../core/hook.h"
 #include "../core/policy.h"
