@@ -37,10 +37,6 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/utsname.h>
-#ifdef CONFIG_X86_64
-#include <asm/cpufeature.h>
-#include <asm/processor.h>
-#endif
 #include "../compat.h"
 #include "../core/core.h"
 #include "../core/hook.h"
