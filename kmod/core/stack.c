@@ -38,7 +38,7 @@ static bool is_within(unsigned long address, const struct hs_stack_range *range)
 	return address - range->base < range->size;
 }
 
-/* Return addresses in functions that never return: what is further out on such a stack is dead, whatever lies there now. */
+/* Return addresses in functions that never return: further out the stack is dead, whatever lies there now. */
 static unsigned long ends[STACK_ENDS];
 static DEFINE_MUTEX(ends_lock);
 

@@ -31,7 +31,7 @@ struct hs_item {
  * @item:	a ring
  * @produced:	items ever put in; the producer's
  * @consumed:	items ever taken out; the consumer's
- * @mismatched:	of those, how many were not made by the code that opened them, or not of their argument; the consumer's
+ * @mismatched:	of those, how many other code made than opened them, or were made wrong; the consumer's
  * @swapped:	of those, how many other code than the original made
  * @owner:	the module whose code the threads run; each thread holds it
  */

@@ -4,15 +4,15 @@
  *
  * Purpose: slots, and so editions side by side, for functions of demo/pipe.c and of the kernel.
  *
- *	pipe	  hs_pipe_produce() and hs_pipe_consume() are a group: one item is a round, begun where it is made and ended
- *		  where it is opened, so the code that made it opens it, whichever editions come and go in between.
+ *	pipe	  hs_pipe_produce() and hs_pipe_consume() are a group: one item is a round, begun where it is made and
+ *		  ended where it is opened, so the code that made it opens it, whichever editions come and go.
  *		  While nobody stands behind the slot, items are made the original's way.
  *	cmdline	  the kernel's cmdline_proc_show(): two editions of its own, of which one answers each read of
  *		  /proc/cmdline.
  *
  * The harder case is a loop that is never left. `echo 1 >.../parameters/move`: the functions that the threads' loops
  * call enter another loop and never come back. Then the hooks go, and when no stack shows the old module's text any
- * more, the threads' hold on it is let go and it may be unloaded. Such a thread can not return any more, so it ends in place.
+ * more, the threads' hold on it is let go and it may be unloaded. Such a thread can not return any more: it ends in place.
  *
  * Usage: insmod hs_core.ko mechanism=adaptive; insmod hs_pipe.ko; insmod hs_demo.ko of=pipe,cmdline
  *	  insmod hs_ed_fnv.ko slot=pipe version=1
@@ -236,8 +236,13 @@ static notrace int cmdline_call(const struct hs_edition *self, struct hs_call *c
 }
 
 static struct hs_edition cmdline_editions[] = {
-	{ .slot = "cmdline", .name = "first", .version = 1, .identity = HS_MIX, .owner = THIS_MODULE, .call = cmdline_call },
-	{ .slot = "cmdline", .name = "second", .version = 2, .identity = HS_FNV, .owner = THIS_MODULE, .call = cmdline_call },
+	{
+		.slot = "cmdline", .name = "first", .version = 1, .identity = HS_MIX,
+		.owner = THIS_MODULE, .call = cmdline_call,
+	}, {
+		.slot = "cmdline", .name = "second", .version = 2, .identity = HS_FNV,
+		.owner = THIS_MODULE, .call = cmdline_call,
+	},
 };
 
 static notrace int instead_of_show(struct seq_file *seq, void *unused)

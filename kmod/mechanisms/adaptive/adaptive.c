@@ -6,7 +6,8 @@
  * answers. The function is redirected where it begins, so it need not have been written to be swapped. The idea is
  * "Dynamic and Adaptive Updates of Non-Quiescent Subsystems in Commodity Operating System Kernels" (DynAMOS).
  *
- * Usage: insmod hs_core.ko mechanism=adaptive [adapt=all-new|percent|task|cpu|latency|cycle] [adapt_percent=25] [adapt_keep=3]
+ * Usage: insmod hs_core.ko mechanism=adaptive [adapt=all-new|percent|task|cpu|latency|cycle] [adapt_percent=25]
+ *	  [adapt_keep=3]
  *
  * A call. Whoever calls a slot calls hs_adaptive_site(), an ordinary function that answers nobody. ftrace sends it on
  * to the handler, adaptive_call(), which looks the set of editions up, decides, takes a reference to the edition it
@@ -29,15 +30,15 @@
  * Why it is safe. mechanisms/refcount.c (1) to (4) hold for each edition; its increments lie in the section that looked
  * the set up. What is new:
  *
- * (5) A round's calls enter after grace period 1, but only under the round's hold, and holds only fall. A hold that has ended
- *     is seen after its round's calls have: they were the same caller's, and its kick takes the queue's lock.
- * (6) A set is never freed while the mechanism is in use, so who still has an old one finds it whole. What it names is there:
- *     it was found in a section, and the editions it names go a grace period after they are in no set that is found.
- * (7) Slot and mate are published one after the other, and in between two callers find two sets. Both are right: only a round
- *     makes one of two calls.
+ * (5) A round's calls enter after grace period 1, but only under the round's hold, and holds only fall. A hold that has
+ *     ended is seen after its round's calls have: they were the same caller's, and its kick takes the queue's lock.
+ * (6) A set is never freed while the mechanism is in use, so who still has an old one finds it whole. What it names is
+ *     there: it was found in a section, and an edition goes a grace period after it is in no set that is found.
+ * (7) Slot and mate are published one after the other, and in between two callers find two sets. Both are right: only a
+ *     round makes one of two calls.
  *
- * The newest edition can be taken back, as the oldest can be retired: the one before is then the newest, and its version is
- * not used again.
+ * The newest edition can be taken back, as the oldest can be retired: the one before is then the newest, and the version
+ * taken back is not used again.
  */
 
 #include <linux/module.h>
@@ -49,7 +50,7 @@
 
 static char *adapt = "cycle";
 module_param(adapt, charp, 0444);
-MODULE_PARM_DESC(adapt, "which of the editions side by side answers a call: all-new, percent, task, cpu, latency; or cycle");
+MODULE_PARM_DESC(adapt, "which edition answers a call: by all-new, percent, task, cpu, latency; or cycle");
 
 static uint adapt_keep = 3;
 module_param(adapt_keep, uint, 0444);

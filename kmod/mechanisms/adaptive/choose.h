@@ -5,8 +5,8 @@
  * Purpose: the adaptation handler's policies, and a witness who knows what each policy promises but not how it is
  * kept, and counts the calls that went astray.
  *
- * Everything here is a CPU's own, works in any context, and runs with preemption off; an interrupt that splits a decision makes its own,
- * whole one. Nothing is shared but the witness's notes, which are single words.
+ * Everything here is a CPU's own, works in any context, and runs with preemption off; an interrupt that splits a decision
+ * makes its own, whole one. Nothing is shared but the witness's notes, which are single words.
  */
 #ifndef HS_ADAPTIVE_CHOOSE_H
 #define HS_ADAPTIVE_CHOOSE_H
@@ -17,7 +17,7 @@
 #include "../../core/core.h"
 
 #define ADAPT_MAX	8	/* editions of a slot that live at once */
-#define ADAPT_EXPLORE	16	/* by latency: one call in so many goes to each edition in turn, to be measured */
+#define ADAPT_EXPLORE	16	/* by latency: one call in so many is an edition's in turn, to be measured */
 #define ADAPT_SAMPLES	16	/* measured calls before an edition's latency is believed */
 #define ADAPT_DWELL	512	/* calls on a CPU between two changes of mind */
 
