@@ -31,9 +31,9 @@ HEADS = (
     "old code gone",
 )
 NOTE = (
-    "Counts are sums over a row's cells, times are its worst cell's; drained is a median over its swaps. At once: editions "
-    "that answered calls at the same time; in brackets by the order of a swap, not counted. Old code gone: what the "
-    "mechanism goes by; where calls through old addresses were tried, how many, and all faulted."
+    "Counts are sums over a row's cells, times are its worst cell's; drained is a median over its swaps. At once: "
+    "editions that answered calls at the same time; in brackets by the order of a swap, not counted. Old code gone: "
+    "what the mechanism goes by; where calls through old addresses were tried, how many, and all faulted."
 )
 _FINISHED = (Status.PASS, Status.FAIL)
 
