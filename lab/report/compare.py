@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mechanisms side by side: one row each, over its finished cells, in a table per load and accelerator.
+"""Mechanisms side by side: one row each, over its finished cells, in a table per load, architecture and accelerator.
 
 A row compares with a row of its table only: other loads ask for other work, and emulation is never compared with
 hardware. Counts are sums; a time is that of the worst cell, since a mechanism is as slow as where it is slowest. What
@@ -61,30 +61,31 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Mechanisms under one load, on one accelerator."""
+    """Mechanisms under one load, on one architecture and accelerator."""
 
     load: str
+    arch: str
     accel: str
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
         """What its rows have in common."""
-        return f"{self.load}, {self.accel}" if self.accel else self.load
+        return ", ".join(word for word in (self.load, self.arch, self.accel) if word)
 
 
 def tables(results: Sequence[CellResult]) -> list[Table]:
-    """A table for each load and accelerator under which two or more mechanisms finished a cell."""
+    """A table for each load, architecture and accelerator under which two or more mechanisms finished a cell."""
     usual = {result.arch: result.accel for result in results if result.accel}  # a skipped cell has none
-    groups: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, list[CellResult]]] = {}
     for result in results:
         if not result.mutant:  # what is broken on purpose says nothing of its mechanism
-            group = groups.setdefault((result.load, result.accel or usual.get(result.arch) or ""), {})
+            group = groups.setdefault((result.load, result.arch, result.accel or usual.get(result.arch) or ""), {})
             group.setdefault(result.mechanism, []).append(result)
     found = []
-    for (load, accel), mechanisms in groups.items():
+    for (load, arch, accel), mechanisms in groups.items():
         if sum(any(result.status in _FINISHED for result in cells) for cells in mechanisms.values()) > 1:
-            found.append(Table(load, accel, tuple(_row(name, cells) for name, cells in mechanisms.items())))
+            found.append(Table(load, arch, accel, tuple(_row(name, cells) for name, cells in mechanisms.items())))
     return found
 
 
