@@ -168,9 +168,10 @@ def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
 def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
     others = bench.up("adapt=all-new")
     first = next(one for one in EDITIONS if one not in others)
-    bench.begin("stuck", stay="--stay doze --stay-us 10000000")
-    bench.join(others[0], 2)
-    early = bench.ctl("retire --deadline-ms 200")
+    bench.begin("stuck", threads=1, stay="--stay doze --stay-us 10000000")
+    steps = f"insert {others[0]} --parameters version=2", "settle", "retire --deadline-ms 200"
+    told = bench.sh("; ".join(f"./hs-ctl {step}" for step in steps))  # at once, or the sleepers are up before
+    early = json.loads(told.splitlines()[-1])["retire"]
     assert early["error"] == "ETIMEDOUT" and early["live"] == 1, early
     assert bench.ctl(f"remove {first}")["error"] == "EAGAIN"
     assert bench.ctl(f"insert {others[1]} --parameters version=3")["error"] == "EBUSY", "its swap is not over"
