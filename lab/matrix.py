@@ -86,7 +86,7 @@ def check_cell(cell: Cell, known: Known) -> None:
         if cell.arch not in arches:
             raise UsageError(
                 f"{cell.id} cannot be: {axis} '{getattr(cell, axis)}' is not for {cell.arch}",
-                hint=f"it is for: {', '.join(arches)}; add --arch {arches[0]}",
+                hint=f"it is for {', '.join(arches)} alone (of a matrix: --arch {arches[0]})",
             )
 
 

@@ -198,9 +198,14 @@ class RunFolder:
 
 def locate(results: Path, run: str) -> Path:
     """The folder of a run by its name, or `latest`; UsageError naming the newest ones otherwise."""
+    if "/" in run and Path(run).is_dir():  # a path, as reports print it
+        results, run = Path(run).parent, Path(run).name
     path = (results / run).resolve()
     if not _NAME.fullmatch(run) or not (path / "run.json").is_file():
-        raise UsageError(f"no run '{run}' in {results}", hint=f"runs: {', '.join(runs(results)[:5]) or 'none yet'}")
+        raise UsageError(
+            f"no run '{run}' in {results}",
+            hint=f"runs: {', '.join(['latest', *runs(results)[:5]]) if runs(results) else 'none yet; see --results'}",
+        )
     return path
 
 

@@ -60,21 +60,23 @@ def run_matrix(
     choice: opt.Choice,
     how: opt.How,
     jobs: opt.Jobs = 0,
-    resume: Annotated[str, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")] = "",
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")
+    ] = None,
 ) -> int:
     """Run every cell of a matrix, each in a guest of its own, and report.
 
     Example: lab run matrix --arch aarch64 --kernel trixie --mechanism refcount --swaps 200
     """
     _louder(how)
-    if resume:
+    if resume is not None:
         if choice != opt.Choice() or how.swaps or how.seed or how.mutant:
             raise UsageError("--resume takes cells, swaps, seed and mutant from the run", hint="leave the others out")
         cells, how = _resumed(resume, how)
     else:
         cells, chosen = select.cells(choice)
         how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
-    return execute(cells, _order(how, cells, jobs=jobs, resume=resume))
+    return execute(cells, _order(how, cells, jobs=jobs, resume=resume or ""))
 
 
 @app.command("cell")
@@ -199,6 +201,11 @@ def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, inter
 
 
 def _dry_run(cells: Sequence[Cell], order: Order) -> int:
+    if order.resume:
+        from lab.results import locate, read_run
+
+        done = {one["id"] for one in read_run(locate(order.results, order.resume))["cells"]}
+        cells = [cell for cell in cells if cell.id not in done]
     if order.json:
         import json
 
@@ -207,7 +214,8 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
     for cell in cells:
         print(cell.id)
     told = f"mutant {order.mutant}, " if order.mutant else ""
-    print(f"{len(cells)} cells would run: {told}{order.swaps} swaps each, seed {order.seed}", file=sys.stderr)
+    cells_told = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    print(f"{cells_told} would run: {told}{order.swaps} swaps each, seed {order.seed}", file=sys.stderr)
     return Exit.OK
 
 
@@ -242,7 +250,7 @@ def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
 
 def _mutant(name: str | None, cells: Sequence[Cell]) -> str:
     """The mutant's name; UsageError when it is unknown, or breaks what one of the cells does not use."""
-    if not name:
+    if name is None:
         return ""
     from lab import catalogue
 

@@ -36,10 +36,11 @@ def _facts(head: Mapping[str, Any], done: int) -> list[str]:
     facts = [("started", head["started"]), ("took", clock(float(head["duration_s"]))), ("seed", head["seed"])]
     facts += [(name, head["host"][name]) for name in sorted(head["host"])]
     if done < wanted:
-        facts.append(
-            ("interrupted", f"{wanted - done} of {wanted} cells did not run: lab run matrix --resume {head['run']}")
-        )
-    return [*(f"- {name}: {_text(_plain(value))}" for name, value in facts), ""]
+        facts.append(("interrupted", f"{wanted - done} of {wanted} cells did not run"))
+    lines = [f"- {name}: {_text(_plain(value))}" for name, value in facts]
+    if done < wanted:
+        lines[-1] += f"; go on with `lab run matrix --resume {head['run']}`"
+    return [*lines, ""]
 
 
 def _table(results: Sequence[CellResult]) -> list[str]:

@@ -198,7 +198,7 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     for result in results:
         add_result(table, result)
     if results:
-        out.print(table)
+        _whole(out, table)
     compared(out, results)
     for result in results:
         if result.status is Status.PASS:
@@ -212,6 +212,11 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     out.print(Text(f"results: {shortest(folder)}/report.md"), soft_wrap=True)
 
 
+def _whole(out: Console, table: Table) -> None:
+    """A table with nothing cut off: where the window is narrower its lines wrap."""
+    out.print(table, width=max(out.width, _PLAIN_WIDTH), crop=False, no_wrap=True, soft_wrap=True)
+
+
 def compared(out: Console, results: Sequence[CellResult]) -> None:
     """Mechanisms side by side, where there are several."""
     tables = compare.tables(results)
@@ -223,7 +228,7 @@ def compared(out: Console, results: Sequence[CellResult]) -> None:
         table.columns[0].no_wrap = True
         for row in one.rows:
             table.add_row(*(Text(text) for text in row.texts()))
-        out.print(table)
+        _whole(out, table)
     if tables:
         out.print(Text(compare.NOTE, "dim"))
         out.print()

@@ -121,6 +121,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
         ("report nothing", "no run 'nothing'"),
+        ("run matrix --resume= --dry-run", "no run ''"),
+        ("run matrix --mutant= --dry-run", "unknown mutant ''"),
         ("list cells --hardware no-nx", "is not for aarch64"),
         ("image build buster", "unknown kernel 'buster'"),
         ("image build trixie-16k --arch x86_64", "not for x86_64"),
@@ -253,6 +255,8 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(
     assert "71 did not run" in said.out
     assert said.err == f"lab: interrupted; go on with: lab run matrix --resume {run['run']}\n"
     assert (tmp_path / "results" / "latest" / "report.md").exists()
+    assert cli.call(["run", "matrix", "--resume", "latest", "--dry-run"]) == 0
+    assert "71 cells would run" in capsys.readouterr().err
     host.stop, host.ran = None, []
     assert cli.call(["run", "matrix", "--resume", "latest"]) == 0
     assert len(host.ran) == 71 and host.asked.swaps == 6 and host.asked.seed == 5
