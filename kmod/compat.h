@@ -14,8 +14,12 @@
 #include <linux/module.h>
 #include <linux/stacktrace.h>
 #include <linux/version.h>
-#if defined(CONFIG_X86_64) && __has_include(<asm/cpuid/api.h>)
-#include <asm/cpuid/api.h>	/* cpuid() moved there in 6.16 */
+#ifdef CONFIG_X86_64
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+#include <asm/processor.h>
+#else
+#include <asm/cpuid/api.h>	/* 968e30006807 ("x86/cpuid: Set <asm/cpuid/api.h> as the main CPUID header"): cpuid() */
+#endif
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)

@@ -47,7 +47,8 @@ class Mechanism:
     summary: str  # one line for `lab list mechanisms`
     calls_may_fail: bool  # callers see errors during a swap by design; else one failed call breaks its promise
     needs_idle: bool = False  # a swap needs an instant at which no caller is inside
-    alternates: bool = False  # several editions live at once: a caller may meet an older one after a newer one
+    side_by_side: bool = False  # several editions live at once: a caller may meet an older one after a newer one
+    per_task: bool = False  # an interrupt meets what the task has that it interrupts: an older one after a newer one
     whole_rounds: bool = False  # calls that belong together are answered by one edition
     cuts_off: bool = False  # calls in the old edition are cut off and made again, and it proves that none is left
     taints: str = "OE"  # letters its modules give the kernel: out of tree, unsigned
@@ -108,7 +109,7 @@ MECHANISMS: dict[str, Mechanism] = {
             name="adaptive",
             summary="several editions live at once; a handler in place of the function called chooses for each call",
             calls_may_fail=False,
-            alternates=True,
+            side_by_side=True,
             whole_rounds=True,
             gone="stack checked",
         ),
@@ -123,7 +124,7 @@ MECHANISMS: dict[str, Mechanism] = {
             name="livepatch",
             summary="the peer: the same editions as upstream livepatches, task by task, where the kernel has it",
             calls_may_fail=False,
-            alternates=True,
+            per_task=True,
             taints="OEK",
             gone="transition over",
         ),
@@ -185,7 +186,8 @@ def mutant(name: str) -> Mutant:
 def check_fit(mutant: Mutant, cell: Cell) -> None:
     """UsageError when a cell never uses what the mutant breaks: it would pass, and say nothing of the mutant."""
     without = LOADS[mutant.load].callers - LOADS[cell.load].callers
-    if mutant.replaces == f"hs_{mutant.mechanism}" and cell.mechanism != mutant.mechanism:
+    own = mutant.replaces == f"hs_{mutant.mechanism}" or mutant.name.startswith(f"{mutant.mechanism}_")
+    if own and cell.mechanism != mutant.mechanism:
         only = f"mechanism {mutant.mechanism}"
     elif (mutant.replaces == "hs_load" and without) or Kind.POLICY in without:
         only = f"loads with the sources of {mutant.load}"

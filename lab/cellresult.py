@@ -46,6 +46,7 @@ class CellResult:
     editions: dict[str, int] | None = None
     editions_at_once: int | None = None  # the most that answered calls at the same time, where that was counted
     isolation: dict[str, Any] | None = None  # the mechanism's proof that nothing runs in old text; runlog.Invalidation
+    transitions: dict[str, Any] | None = None  # the peer's, and who held them up; ownlog.Livepatch
     leaks: list[str] | None = None
     splats: list[dict[str, Any]] | None = None
     oracles: list[dict[str, Any]] = field(default_factory=list)
@@ -101,6 +102,7 @@ def cell_result(
             "editions": samples.editions,
             "editions_at_once": samples.editions_at_once,
             "isolation": proof.model_dump() if proof else None,
+            "transitions": told.model_dump() if (told := samples.log.stats and samples.log.stats.livepatch) else None,
             "leaks": list(samples.leaks) if samples.leaks is not None else None,
         }
     return CellResult(

@@ -132,7 +132,8 @@ def results(samples: Samples, cell: Cell) -> Finding:
 
     The second half is not asked of a mechanism whose policy lets editions answer in turn.
     """
-    alternates = catalogue.MECHANISMS[cell.mechanism].alternates
+    mechanism = catalogue.MECHANISMS[cell.mechanism]
+    in_turn = set() if not mechanism.per_task else {id(one) for one in measure.interrupt_sources(samples.log)}
     everybody = measure.callers(samples.log)
     if samples.log.load is None or any(caller.wrong is None or caller.stale is None for caller in everybody):
         return not_judged(Oracle.RESULTS, samples, "load", "stats")
@@ -141,14 +142,18 @@ def results(samples: Samples, cell: Cell) -> Finding:
             return Finding(
                 Oracle.RESULTS, False, f"{who(caller)}: {caller.wrong:,} wrong of {caller.completed:,} results"
             )
-        if caller.stale and not alternates:
+        if caller.stale and not mechanism.side_by_side and id(caller) not in in_turn:
             return Finding(
                 Oracle.RESULTS,
                 False,
                 f"{who(caller)}: {caller.stale:,} of {caller.completed:,} calls ran an older edition after a newer",
             )
     total = sum(caller.completed for caller in everybody)
-    order = "editions in turn, by policy" if alternates else "none of an older edition after a newer"
+    order = "none of an older edition after a newer"
+    if mechanism.side_by_side:
+        order = "editions in turn, by policy"
+    elif in_turn:
+        order += " but in interrupts, which meet what the task has that they interrupt"
     return Finding(Oracle.RESULTS, True, f"{total:,} results, none wrong, {order}")
 
 
@@ -160,7 +165,7 @@ def drain(samples: Samples, cell: Cell) -> Finding:
     stats, down = samples.log.stats, samples.log.down
     wrong = ""
     if stats is not None:
-        wrong = _references(stats, side_by_side=catalogue.MECHANISMS[cell.mechanism].alternates)
+        wrong = _references(stats, side_by_side=catalogue.MECHANISMS[cell.mechanism].side_by_side)
     if not wrong and down is not None:
         if samples.leaks:
             wrong = f"left behind: {'; '.join(samples.leaks)}"

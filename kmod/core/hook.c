@@ -74,6 +74,7 @@ int hs_hook_install(struct hs_hook *hook)
 		err = register_ftrace_function(&hook->ops);
 	if (err) {
 		ftrace_free_filter(&hook->ops);
+		hook->ops = (struct ftrace_ops) { };	/* kernels up to 6.12 leave the freed filter in it */
 		pr_err("cannot redirect %s: error %d\n", hook->function, err);
 	}
 	return err;
@@ -96,5 +97,6 @@ void hs_hook_remove(struct hs_hook *hook)
 		return;
 	}
 	ftrace_free_filter(&hook->ops);
+	hook->ops = (struct ftrace_ops) { };
 }
 EXPORT_SYMBOL_GPL(hs_hook_remove);

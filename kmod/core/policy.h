@@ -12,14 +12,13 @@
 #include "core.h"
 
 /*
- * All but the layout of the state. Return: 0, or why this edition may not stand behind this slot:
+ * Who the edition is. Return: 0, or why it may never stand behind this slot:
  * -EINVAL	no version, name or function
  * -EPROTOTYPE	another interface than the slot's
  * -ESTALE	older than an edition that was here
  * -ENOTUNIQ	this version was here already (EEXIST would be the module loader's: newer kernels hide it)
- * -EBUSY	another swap is in progress, or the mechanism wants the old edition out first
  */
-static inline int hs_policy_but_layout(const struct hs_slot *slot, const struct hs_edition *edition)
+static inline int hs_policy_identity(const struct hs_slot *slot, const struct hs_edition *edition)
 {
 	if (!edition->version || !edition->name || !edition->call || !edition->owner)
 		return -EINVAL;
@@ -29,19 +28,25 @@ static inline int hs_policy_but_layout(const struct hs_slot *slot, const struct 
 		return -EPROTOTYPE;
 	if (hs_version_older(edition->version, slot->newest))
 		return -ESTALE;
-	if (edition->version == slot->newest)
-		return -ENOTUNIQ;
-	if (slot->retiring || slot->joined || (slot->ref && slot->mechanism->order == HS_OLD_FIRST))
-		return -EBUSY;
-	return 0;
+	return edition->version == slot->newest ? -ENOTUNIQ : 0;
 }
 
-/* The same, and -EPROTO for another layout than the slot's state has. */
+/* Return: 0, or -EBUSY while another swap is in progress, or if the mechanism wants the old edition out first. */
+static inline int hs_policy_busy(const struct hs_slot *slot)
+{
+	bool in_the_way = slot->ref && slot->mechanism->order == HS_OLD_FIRST;
+
+	return slot->retiring || slot->joined || in_the_way ? -EBUSY : 0;
+}
+
+/* All of it; -EPROTO for another layout than the slot's state has. */
 static inline int hs_policy_check(const struct hs_slot *slot, const struct hs_edition *edition)
 {
-	int err = hs_policy_but_layout(slot, edition);
+	int err = hs_policy_identity(slot, edition);
 
-	return err ?: slot->newest && !hs_layout_same(&slot->layout, &edition->layout) ? -EPROTO : 0;
+	if (!err && slot->newest && !hs_layout_same(&slot->layout, &edition->layout))
+		err = -EPROTO;
+	return err ?: hs_policy_busy(slot);
 }
 
 #endif /* HS_POLICY_H */

@@ -101,7 +101,8 @@ static int judge_frames(const struct stack_look *look, unsigned int frames)
 		if (is_within(look->frames[i], look->text))
 			return -EBUSY;
 	}
-	return frames ? 0 : -EAGAIN;
+	/* What was cut off at the depth limit says nothing of the rest. */
+	return frames && (i < frames || frames < STACK_DEPTH) ? 0 : -EAGAIN;
 }
 
 /* Context: hard interrupt on the task's CPU, or where it was a moment ago. */
@@ -128,18 +129,18 @@ static int look_at_task(struct stack_look *look)
 	for (looks = 0; looks < STACK_LOOKS; looks++) {
 		look->found = -EAGAIN;
 		switched = times_switched(task);
-		if (READ_ONCE(task->on_cpu)) {
+		if (smp_load_acquire(&task->on_cpu)) {	/* what it did before it left the CPU is seen */
 			smp_call_function_single(task_cpu(task), look_at_oneself, look, 1);
 			if (look->found != -EAGAIN)
 				return look->found;
 			continue;
 		}
 		if (READ_ONCE(task->exit_state))
-			return 0;	/* it is in the scheduler for the last time */
+			return 0;	/* it ends, and never returns to any text of ours */
 		smp_rmb();	/* not running, then its stack, then still not */
 		found = judge_frames(look, hs_save_stack(task, look->frames, STACK_DEPTH));
 		smp_rmb();
-		if (found != -EAGAIN && !READ_ONCE(task->on_cpu) && times_switched(task) == switched)
+		if (found != -EAGAIN && !smp_load_acquire(&task->on_cpu) && times_switched(task) == switched)
 			return found;
 	}
 	return -EAGAIN;

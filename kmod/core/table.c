@@ -333,6 +333,14 @@ static int take_out(struct hs_slot *slot, u32 retire)
 	return 0;
 }
 
+/* A drain goes on where it was left; but the newest can not be taken back while an older one is on its way out. */
+static int other_drain(const struct hs_slot *slot, u32 retire)
+{
+	bool older = slot->ref && slot->retiring->version < slot->ref->version;
+
+	return retire == HS_RETIRE_NEWEST && older ? -EBUSY : 0;
+}
+
 /* Begin a drain: the record to wait for, NULL if there is none, or an error. */
 static struct hs_ref *begin_drain(struct hs_slot *slot, u32 retire)
 {
@@ -342,7 +350,7 @@ static struct hs_ref *begin_drain(struct hs_slot *slot, u32 retire)
 	if (slot->draining)
 		return ERR_PTR(-EBUSY);
 	if (slot->mechanism->order == HS_SIDE_BY_SIDE)
-		err = slot->retiring ? 0 : take_out(slot, retire);
+		err = slot->retiring ? other_drain(slot, retire) : take_out(slot, retire);
 	else if (retire == HS_RETIRE_NEWEST)
 		err = -EOPNOTSUPP;
 	else if (retire && !slot->retiring && slot->ref && slot->mechanism->drain)

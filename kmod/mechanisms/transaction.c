@@ -201,16 +201,16 @@ static notrace int transaction_join(struct hs_round *round, struct hs_slot *slot
 /* Everything is decided before anything changes: the interface, and that the state's layout is known or can be made so. */
 static int transaction_admit(const struct hs_slot *slot, const struct hs_edition *edition)
 {
-	int err = hs_policy_but_layout(slot, edition);
+	int err = hs_policy_identity(slot, edition);
 
-	if (err || !slot->newest || hs_layout_same(&slot->layout, &edition->layout))
+	if (err)
 		return err;
-	if (HS_ANY_LAYOUT)
-		return 0;
+	if (!slot->newest || hs_layout_same(&slot->layout, &edition->layout) || HS_ANY_LAYOUT)
+		return hs_policy_busy(slot);
 	if (edition->transform && edition->layout.number == slot->layout.number + 1 &&
 	    edition->layout.objects == slot->layout.objects && edition->layout.size == slot->layout.size &&
 	    edition->from_hash == slot->layout.hash)
-		return 0;
+		return hs_policy_busy(slot);
 	pr_info("%s: %s version %u refused: no transformer from layout %u of the state to its own, %u\n", slot->name,
 		edition->name, edition->version, slot->layout.number, edition->layout.number);
 	return -EPROTO;

@@ -4,7 +4,7 @@
  *
  * Purpose: as long as a transition lasts, every other call that does not sleep goes to the old edition, past
  * livepatch. Nothing is unloaded too early and every result is right, but tasks that were moved find the old edition
- * again. Oracle 7 (a task never goes back) must notice.
+ * again. Oracle 2 (no caller sees an older edition after a newer one) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -18,7 +18,7 @@
  * How long that takes. Livepatch looks at all tasks once when a patch is enabled, and again about every second. At
  * the first look every other CPU runs some task, so under load a swap would take a second whatever the tasks do. Hence
  * a swapper that waits here asks it to look again, soon at first, then ever more rarely, by running the very function
- * that its timer runs. Nobody is moved otherwise than livepatch moves tasks. With livepatch_ask=0, or where that
+ * that its timer runs; a few times only, for after 15 looks livepatch begins to signal tasks. With livepatch_ask=0, or where that
  * function is not found, it is left alone.
  *
  * From 6.4 to 6.15 tasks are moved in cond_resched() too, if the kernel's preemption mode can be chosen at boot: during
@@ -30,6 +30,7 @@
  */
 
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
@@ -37,10 +38,6 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/utsname.h>
-#ifdef CONFIG_X86_64
-#include <asm/cpufeature.h>
-#include <asm/processor.h>
-#endif
 #include "../compat.h"
 #include "../core/core.h"
 #include "../core/hook.h"
@@ -86,6 +83,7 @@ static noinline int hs_livepatch_site(struct hs_slot *slot, struct hs_call *call
 
 #define STALLED_MS	1000	/* who has not been moved by then is named */
 #define ASK_MAX_MS	1000	/* livepatch looks by itself that often */
+#define ASKS		10	/* of each wait */
 #define FIRST_MS	10000	/* the first patch is enabled before there are callers */
 #define NAMES		8
 #define NAME_LEN	(TASK_COMM_LEN + 16)
@@ -166,9 +164,14 @@ static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
 		pr_err("livepatch: one slot at a time, and %s has editions\n", livepatch_slot->name);
 		return -EOPNOTSUPP;
 	}
+	/* Livepatch lets go of the module as soon as the transition is over: we do when the record is folded. */
+	if (!try_module_get(edition->owner))
+		return -ENODEV;
 	patch = hs_zalloc(sizeof(*patch));
-	if (!patch)
+	if (!patch) {
+		module_put(edition->owner);
 		return -ENOMEM;
+	}
 	patch->klp.mod = edition->owner;
 	patch->klp.objs = patch->objects;
 	patch->klp.replace = true;
@@ -184,6 +187,7 @@ static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
 	ref->since_ns = patch->since_ns;
 	err = klp_enable_patch(&patch->klp);
 	if (err) {
+		module_put(edition->owner);
 		hs_free(patch);
 		return err;
 	}
@@ -253,7 +257,7 @@ static void livepatch_ask_again(struct livepatch *patch)
 static int livepatch_wait(struct livepatch *patch, unsigned int timeout_ms)
 {
 	const unsigned long begin = jiffies, end = begin + msecs_to_jiffies(timeout_ms);
-	unsigned int pause_ms = 1;
+	unsigned int pause_ms = 1, asks = 0;
 	long left;
 
 	for (;;) {
@@ -266,7 +270,8 @@ static int livepatch_wait(struct livepatch *patch, unsigned int timeout_ms)
 		}
 		if (time_after(jiffies, end))
 			return -ETIMEDOUT;
-		HS_LIVEPATCH_ASK(patch);
+		if (asks++ < ASKS)	/* after 15 looks livepatch signals tasks, which it should not do early */
+			HS_LIVEPATCH_ASK(patch);
 		pause_ms = min(2 * pause_ms, ASK_MAX_MS);
 	}
 }
@@ -277,6 +282,20 @@ static int livepatch_publish(struct hs_slot *slot, struct hs_ref *new, struct hs
 	hs_slot_set(slot, new);
 	if (!old && livepatch_wait(new->own, FIRST_MS))
 		pr_warn("livepatch: the first transition has not ended\n");
+	return 0;
+}
+
+/* Who is left inside is noted; the module and the counters stay for them. Return: 0 or -ETIMEDOUT. */
+static int livepatch_wait_for_left(struct hs_ref *old, unsigned int timeout_ms)
+{
+	const unsigned long end = jiffies + msecs_to_jiffies(timeout_ms);
+
+	while (hs_ref_outstanding(old)) {
+		if (time_after(jiffies, end))
+			return -ETIMEDOUT;
+		msleep(10);
+	}
+	synchronize_rcu_expedited();	/* nobody looks at the record */
 	return 0;
 }
 
@@ -300,15 +319,19 @@ static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned in
 	if (hs_ref_outstanding(old)) {
 		left_inside++;
 		pr_err("livepatch: %ld calls are left in %s after the transition\n", hs_ref_outstanding(old), old->name);
+		err = livepatch_wait_for_left(old, timeout_ms);
+		if (err)
+			return err;
 	}
 	figures->began_ns = patch->since_ns;
 	figures->gone_ns = patch->over_ns;
 	return 0;
 }
 
-/* The module's count is livepatch's, and is put soon after. */
+/* Livepatch has a count of its own, which it puts soon after. */
 static void livepatch_release(struct hs_slot *slot, struct hs_ref *ref)
 {
+	module_put(ref->edition->owner);
 	if (!slot->ref)
 		livepatch_slot = NULL;
 }

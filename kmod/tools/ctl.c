@@ -241,12 +241,13 @@ static int down_command(void)
 {
 	char names[MODULES_MAX][NAME_MAX_LEN];
 	bool drained = true;
+	unsigned int attempts;
 	size_t left;
 
 	if (!access(beside("phase"), F_OK))
 		stop_load(open_phase_page(false));
 	if (is_loaded(resolve("hs_load")))
-		remove_module(resolve("hs_load"));
+		remove_module_patiently(resolve("hs_load"), 1000, 1000, &attempts);
 	printf("{\"down\":{\"leaks\":[");
 	if (is_loaded(resolve("hs_core"))) {
 		int ctl = open_ctl();

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from lab import measure
 from lab.cell import Cell
-from lab.finding import who
 from lab.measure import Samples
 from lab.runlog import Stats
 
 
 def broken(samples: Samples, stats: Stats, cell: Cell) -> str:
-    """Each edition's transition came to its end by itself, left nobody in the edition before, and no task went back."""
+    """Each edition's transition came to its end by itself and left nobody in the edition before."""
     figures = stats.livepatch
     if figures is None:
         return "no word of livepatch's transitions"
@@ -22,7 +20,4 @@ def broken(samples: Samples, stats: Stats, cell: Cell) -> str:
     # Each edition that came is one transition: the first, the swaps, and the swap that `refuse` makes.
     if figures.transitions != len(stats.editions):
         return f"{len(stats.editions):,} editions, but {figures.transitions:,} transitions came to their end"
-    for thread in measure.threads(samples.log):
-        if thread.stale:
-            return f"{who(thread)} was moved to a newer edition, and {thread.stale:,} of its calls found an older one"
     return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mechanisms side by side: one row each, over its finished cells, in a table per load and accelerator.
+"""Mechanisms side by side: one row each, over its finished cells, in a table per load, architecture and accelerator.
 
 A row compares with a row of its table only: other loads ask for other work, and emulation is never compared with
 hardware. Counts are sums; a time is that of the worst cell, since a mechanism is as slow as where it is slowest. What
@@ -22,16 +22,18 @@ HEADS = (
     "cells",
     "calls lost",
     "rounds torn",
-    "longest gap",
-    "p99.9 during / before",
-    "drained p50",
-    "cut off / made again",
-    "editions at once",
+    "gap",
+    "p99.9 before",
+    "during",
+    "drained",
+    "cut off / again",
+    "at once",
     "old code gone",
 )
 NOTE = (
-    "Counts are sums over a row's cells, times are its worst cell's. In brackets: by the order of a swap, not counted. "
-    "Old code gone: what the mechanism goes by; yes where calls through old addresses were tried and all faulted."
+    "Counts are sums over a row's cells, times are its worst cell's; drained is a median over its swaps. At once: "
+    "editions that answered calls at the same time; in brackets by the order of a swap, not counted. Old code gone: "
+    "what the mechanism goes by; where calls through old addresses were tried, how many, and all faulted."
 )
 _FINISHED = (Status.PASS, Status.FAIL)
 
@@ -45,7 +47,8 @@ class Row:
     lost: str
     torn: str
     gap: str
-    p999: str
+    before: str
+    during: str
     drained: str
     again: str
     at_once: str
@@ -58,30 +61,31 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Mechanisms under one load, on one accelerator."""
+    """Mechanisms under one load, on one architecture and accelerator."""
 
     load: str
+    arch: str
     accel: str
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
         """What its rows have in common."""
-        return f"{self.load}, {self.accel}" if self.accel else self.load
+        return ", ".join(word for word in (self.load, self.arch, self.accel) if word)
 
 
 def tables(results: Sequence[CellResult]) -> list[Table]:
-    """A table for each load and accelerator under which two or more mechanisms finished a cell."""
+    """A table for each load, architecture and accelerator under which two or more mechanisms finished a cell."""
     usual = {result.arch: result.accel for result in results if result.accel}  # a skipped cell has none
-    groups: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, list[CellResult]]] = {}
     for result in results:
         if not result.mutant:  # what is broken on purpose says nothing of its mechanism
-            group = groups.setdefault((result.load, result.accel or usual.get(result.arch) or ""), {})
+            group = groups.setdefault((result.load, result.arch, result.accel or usual.get(result.arch) or ""), {})
             group.setdefault(result.mechanism, []).append(result)
     found = []
-    for (load, accel), mechanisms in groups.items():
+    for (load, arch, accel), mechanisms in groups.items():
         if sum(any(result.status in _FINISHED for result in cells) for cells in mechanisms.values()) > 1:
-            found.append(Table(load, accel, tuple(_row(name, cells) for name, cells in mechanisms.items())))
+            found.append(Table(load, arch, accel, tuple(_row(name, cells) for name, cells in mechanisms.items())))
     return found
 
 
@@ -91,13 +95,15 @@ def _row(mechanism: str, results: Sequence[CellResult]) -> Row:
     told = count(len(cells)) if len(cells) == len(results) else f"{len(cells)} of {len(results)}"
     calls = [cell.calls or {} for cell in cells]
     rounds = [cell.rounds or {} for cell in cells]
+    before, during = _p999(cells)
     return Row(
         mechanism=mechanism,
         cells=f"{told}, {failed} FAIL" if failed else told,
         lost=_pair("of", _sum([one.get("failed") for one in calls]), _sum([one.get("issued") for one in calls])),
         torn=_torn(rounds),
         gap=_gap(cells),
-        p999=_p999(cells),
+        before=before,
+        during=during,
         drained=_worst([((cell.swap_ns or {}).get("drain") or {}).get("p50") for cell in cells]),
         again=_pair("/", _sum([one.get("aborted") for one in calls]), _sum([one.get("retried") for one in calls])),
         at_once=_at_once(mechanism, cells),
@@ -141,7 +147,7 @@ def _gap(cells: Sequence[CellResult]) -> str:
     return f"<{duration(longest)}" if kind is Bound.UPPER else duration(longest)
 
 
-def _p999(cells: Sequence[CellResult]) -> str:
+def _p999(cells: Sequence[CellResult]) -> tuple[str, str]:
     """Of the cell whose calls took longest during the swaps; what its calls took before them beside it."""
     found = [
         (phases["during"]["p999"], (phases.get("before") or {}).get("p999"))
@@ -149,10 +155,10 @@ def _p999(cells: Sequence[CellResult]) -> str:
         if (phases := {name: one for name, one in (cell.latency_ns or {}).items() if one}) and "during" in phases
     ]
     if not found:
-        return NONE
+        return NONE, NONE
     during, before = max(found, key=lambda one: one[0])
     more = ">=" if len(found) < len(cells) else ""
-    return f"{more}{duration(during)} / {duration(before)}"
+    return duration(before), f"{more}{duration(during)}"
 
 
 def _at_once(mechanism: str, cells: Sequence[CellResult]) -> str:
@@ -177,4 +183,4 @@ def _gone(mechanism: str, cells: Sequence[CellResult]) -> str:
     if not known.cuts_off:
         return known.gone or NONE
     probes = sum(proof["probes"] for proof in proofs)
-    return f"yes: {probes:,} {known.gone}" if probes and len(proofs) == len(cells) else NONE
+    return f"{probes:,} {known.gone}" if probes and len(proofs) == len(cells) else NONE

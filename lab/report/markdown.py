@@ -20,6 +20,7 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     lines += _table(results)
     lines += _compared(results)
     lines += _isolation([result for result in results if result.isolation])
+    lines += _transitions([result for result in results if result.transitions])
     lines += _opens([result for result in results if result.policy])
     for result in results:
         if result.status.red:
@@ -98,6 +99,25 @@ def _opens(results: Sequence[CellResult]) -> list[str]:
         counts = [opened.get("opens"), opened.get("refused"), calls.get("failed")]
         counts += [opened.get("forbidden_opened"), opened.get("allowed_refused")]
         lines.append(f"| {_code(result.id)} | {' | '.join(count(one) for one in counts)} |")
+    return [*lines, ""]
+
+
+def _transitions(results: Sequence[CellResult]) -> list[str]:
+    """What livepatch needed to move the tasks, and who held it up."""
+    if not results:
+        return []
+    lines = [
+        "## Transitions of livepatch",
+        "",
+        "| cell | transitions | longest | looks asked for | stalled | last of them |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for result in results:
+        told = result.transitions or {}
+        numbers = [count(told.get("transitions")), duration(told.get("longest_ns"))]
+        numbers += [count(told.get("asked")), count(told.get("stalled"))]
+        names = _text(", ".join(told.get("stalled_names") or ()) or "-")
+        lines.append(f"| {_code(result.id)} | {' | '.join(numbers)} | {names} |")
     return [*lines, ""]
 
 

@@ -216,7 +216,8 @@ def compared(out: Console, results: Sequence[CellResult]) -> None:
     """Mechanisms side by side, where there are several."""
     tables = compare.tables(results)
     for one in tables:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(one.title, "bold"), title_justify="left")
+        title = Text(one.title, "bold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", padding=(0, 1, 0, 0))
         for head in compare.HEADS:
             table.add_column(head, justify="left" if head in (compare.HEADS[0], compare.HEADS[-1]) else "right")
         table.columns[0].no_wrap = True

@@ -114,7 +114,8 @@ static __always_inline unsigned int by_percentage(const struct adapt_set *set)
 
 	if ((turn % 100 + 1) * adapt_percent / 100 > before)
 		return 0;
-	return 1 + turn % (set->live - 1);
+	/* The how manieth turn that is not the newest's: the others have these one after the other. */
+	return 1 + (turn / 100 * (100 - adapt_percent) + turn % 100 - before) % (set->live - 1);
 }
 
 static __always_inline unsigned int index_of(const struct adapt_set *set, u32 version)
@@ -136,7 +137,8 @@ static __always_inline u32 median_of(const struct adapt_set *set, unsigned int i
 
 /*
  * The favourite of this CPU, unless another edition takes less than half of its time; and so no change of mind
- * before ADAPT_DWELL more calls. Editions that were not measured yet, or no longer, are neither left nor preferred.
+ * before ADAPT_DWELL more calls. A new edition has the first turns, and is then left or
+ * kept by what was measured.
  */
 static __always_inline unsigned int by_latency(const struct adapt_set *set)
 {
@@ -182,6 +184,11 @@ static __always_inline void measured(const struct hs_ref *ref, u64 ns)
 	WRITE_ONCE(count->samples, count->samples + 1);
 }
 
+/* A macro where a mutant may put another: which edition a task's calls get; interrupts have no task of their own. */
+#ifndef HS_ADAPT_TASK
+#define HS_ADAPT_TASK(set) (in_task() ? current->pid % (set)->live : 0)
+#endif
+
 /* Which edition answers. Context: any, preemption off. Return: its index in the set. */
 static __always_inline unsigned int decide(const struct adapt_set *set)
 {
@@ -191,7 +198,7 @@ static __always_inline unsigned int decide(const struct adapt_set *set)
 	case ADAPT_PERCENT:
 		return by_percentage(set);
 	case ADAPT_TASK:
-		return in_task() ? current->pid % set->live : 0;
+		return HS_ADAPT_TASK(set);
 	case ADAPT_CPU:
 		return smp_processor_id() % set->live;
 	case ADAPT_LATENCY:
@@ -229,10 +236,13 @@ static __always_inline void witness(const struct adapt_set *set, const struct hs
 			this_cpu_inc(adapt_turns.newest);
 		break;
 	case ADAPT_TASK:
-		astray = in_task() ? met_another(set, current->pid, ref->version) : !newest;
+		astray = ref != set->edition[in_task() ? current->pid % set->live : 0];
+		if (in_task())
+			astray |= met_another(set, current->pid, ref->version);
 		break;
 	case ADAPT_CPU:
-		astray = met_another(set, smp_processor_id(), ref->version);
+		astray = ref != set->edition[smp_processor_id() % set->live];
+		astray |= met_another(set, smp_processor_id(), ref->version);
 		break;
 	default:
 		break;

@@ -116,24 +116,28 @@ static notrace void on_fault(unsigned long ip, unsigned long parent, struct ftra
 #endif
 }
 
-static struct ftrace_ops fault_ops = {
-	.func = on_fault,
-	.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT
-#ifdef CONFIG_DYNAMIC_FTRACE_WITH_REGS
-		 | FTRACE_OPS_FL_SAVE_REGS
-#endif
-};
+static struct ftrace_ops fault_ops;
 
 /* Context: process, may sleep. Return: 0; -EBUSY if somebody else redirects that function; what ftrace says. */
 static int fault_init(void)
 {
 	int err;
 
+	/* Anew each time: kernels up to 6.12 leave a freed filter in it. */
+	fault_ops = (struct ftrace_ops) {
+		.func = on_fault,
+		.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT
+#ifdef CONFIG_DYNAMIC_FTRACE_WITH_REGS
+			 | FTRACE_OPS_FL_SAVE_REGS
+#endif
+	};
 	err = ftrace_set_filter(&fault_ops, HS_FAULT_FUNCTION, strlen(HS_FAULT_FUNCTION), 1);
 	if (!err)
 		err = register_ftrace_function(&fault_ops);
-	if (err)
+	if (err) {
+		ftrace_free_filter(&fault_ops);
 		pr_err("invalidate: cannot redirect " HS_FAULT_FUNCTION ": error %d\n", err);
+	}
 	return err;
 }
 
