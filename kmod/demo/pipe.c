@@ -5,6 +5,9 @@
  * Purpose: what demo/swap.c swaps under their feet. Neither thread ever leaves its loop, asks whether it should stop, or
  * passes a point where it holds nothing: there is always an item on its way.
  *
+ * They sleep at every turn. A function that a CPU enters all the time can not be redirected safely under multi-threaded
+ * TCG on x86: a CPU has been seen to meet the breakpoint of the patching for ever, after it was long gone.
+ *
  * Usage: insmod hs_pipe.ko
  *	  It can not be unloaded, since the threads run in it, until they run somewhere else.
  */
@@ -40,17 +43,19 @@ static noinline bool hs_pipe_consume(struct hs_pipe *pipe)
 
 static int producer(void *data)
 {
-	for (;;)
-		if (!hs_pipe_produce(data))
-			usleep_range(200, 400);
+	for (;;) {
+		hs_pipe_produce(data);
+		usleep_range(200, 400);
+	}
 	return 0;	/* never */
 }
 
 static int consumer(void *data)
 {
-	for (;;)
-		if (!hs_pipe_consume(data))
-			usleep_range(200, 400);
+	for (;;) {
+		hs_pipe_consume(data);
+		usleep_range(200, 400);
+	}
 	return 0;	/* never */
 }
 

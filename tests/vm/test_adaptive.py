@@ -168,9 +168,10 @@ def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
 def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
     others = bench.up("adapt=all-new")
     first = next(one for one in EDITIONS if one not in others)
-    bench.begin("stuck", threads=1, stay="--stay doze --stay-us 10000000")
+    # All in one, or the sleepers are up before: beside such a load each command of a shell waits for its turn.
+    stay = "./hs-load --load stuck --threads 1 --seed 7 --stay doze --stay-us 10000000 >load.json 2>&1 </dev/null"
     steps = f"insert {others[0]} --parameters version=2", "settle", "retire --deadline-ms 200"
-    told = bench.sh("; ".join(f"./hs-ctl {step}" for step in steps))  # at once, or the sleepers are up before
+    told = bench.sh(f"{stay} & sleep 1; " + "; ".join(f"./hs-ctl {step}" for step in steps))
     early = json.loads(told.splitlines()[-1])["retire"]
     assert early["error"] == "ETIMEDOUT" and early["live"] == 1, early
     assert bench.ctl(f"remove {first}")["error"] == "EAGAIN"
