@@ -59,7 +59,8 @@ MODULE_PARM_DESC(layout_number, "how many layouts of the state came before the o
 /* What the algorithm runs on: the argument, moved by the slot's state. */
 static __always_inline u64 edition_argument(const struct hs_edition *self, u64 arg)
 {
-	struct hs_calc_object *object = (struct hs_calc_object *)self->state + arg % HS_CALC_OBJECTS;
+	/* By the high bits: callers choose by the low ones what they call. */
+	struct hs_calc_object *object = (struct hs_calc_object *)self->state + (arg >> 32) % HS_CALC_OBJECTS;
 
 	if (unlikely(slow_us))
 		edition_spin(slow_us);
