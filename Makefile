@@ -22,7 +22,7 @@ matrix: setup
 	@$(BIN)/lab run matrix $(ARGS)
 
 test: lint
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m tests.bench $(ARGS)
