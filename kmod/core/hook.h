@@ -17,6 +17,7 @@
 /**
  * struct hs_hook - a function, and what runs in its place
  * @function:	its name; a kernel function or one of a loaded module, static ones included. Must be traceable.
+ *		A static one whose callers all ignore a result or an argument may be called otherwise: f.isra.0
  * @to:		a function of the same signature
  * @owner:	calls from this module reach the original; NULL: none do
  * @at:		where the function is, once installed

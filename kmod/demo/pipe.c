@@ -43,19 +43,15 @@ static noinline bool hs_pipe_consume(struct hs_pipe *pipe)
 
 static int producer(void *data)
 {
-	for (;;) {
-		hs_pipe_produce(data);
-		usleep_range(200, 400);
-	}
+	for (;;)
+		usleep_range(hs_pipe_produce(data) ? 200 : 300, 400);
 	return 0;	/* never */
 }
 
 static int consumer(void *data)
 {
-	for (;;) {
-		hs_pipe_consume(data);
-		usleep_range(200, 400);
-	}
+	for (;;)
+		usleep_range(hs_pipe_consume(data) ? 200 : 300, 400);
 	return 0;	/* never */
 }
 

@@ -103,8 +103,7 @@ static noinline notrace void turn(struct hs_pipe *pipe, unsigned int end)
 	}
 	if (READ_ONCE(ending))
 		kthread_complete_and_exit(&ended[end], 0);
-	step_of[end](pipe);
-	usleep_range(200, 400);
+	usleep_range(step_of[end](pipe) ? 200 : 300, 400);
 }
 
 /* The new loops: entered once by each thread, never left. Two, so that each has a place of its own. */
