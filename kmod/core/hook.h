@@ -5,8 +5,9 @@
  * Usage:
  *	static struct hs_hook hook = { .function = "security_file_open", .to = mine, .owner = THIS_MODULE };
  *	hs_hook_install(&hook); ... hs_hook_remove(&hook);
- * and mine() may call the original, but never as a tail call: a call whose return address lies in @owner passes the hook by. On x86 a pointer to a kernel function may not be called where IBT seals it: use a static
- * call (static_call_update() to hook.at).
+ * and mine() may call the original, but never as a tail call: a call whose return address lies in @owner passes the hook by.
+ * On x86 a pointer to a kernel function may not be called where IBT seals it: use a static call (static_call_update() to
+ * hook.at).
  */
 #ifndef HS_HOOK_H
 #define HS_HOOK_H
