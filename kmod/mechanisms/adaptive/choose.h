@@ -137,8 +137,7 @@ static __always_inline u32 median_of(const struct adapt_set *set, unsigned int i
 
 /*
  * The favourite of this CPU, unless another edition takes less than half of its time; and so no change of mind
- * before ADAPT_DWELL more calls. A new edition has the first turns, and is then left or
- * kept by what was measured.
+ * before ADAPT_DWELL more calls. A new edition has the first turns, and is then left or kept by what was measured.
  */
 static __always_inline unsigned int by_latency(const struct adapt_set *set)
 {
