@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lab import dmesg
+from lab import dmesg, oracles
 from lab.deadline import Deadline
 from lab.guest import Guest
 from lab.workload import FOLDER
@@ -79,26 +79,32 @@ class Bench:
         found: dict[str, Any] = json.loads(self.sh("./hs-ctl stats"))["stats"]
         return found
 
+    def load(self) -> dict[str, Any]:
+        """What hs-load said last."""
+        told = (json.loads(line) for line in self.sh("cat load.json").splitlines())
+        found: dict[str, Any] = next(one["load"] for one in told if "load" in one)
+        return found
+
+    def down(self, *, backtraces: bool = False) -> None:
+        """Nothing stays behind, and the kernel had nothing to say; `backtraces` if they were asked for."""
+        down = json.loads(self.sh("./hs-ctl down"))["down"]
+        assert down == {"leaks": [], "modules_left": [], "drained": True}
+        log = dmesg.read(self.sh("dmesg"), mark=MARK)
+        splats = [one for one in log.splats if not (backtraces and one.kind is dmesg.Kind.DUMP)]
+        assert not splats, splats[0].decisive
+
     def refusals(self) -> list[dict[str, Any]]:
         """What a swapper must not be allowed to do, and was not."""
         refused: list[dict[str, Any]] = json.loads(self.sh("./hs-ctl refuse"))["refusals"]
-        assert {one["case"] for one in refused} >= {"older", "duplicate", "dissimilar", "second-swapper"}
+        assert {one["case"] for one in refused} == set(oracles.REFUSAL_CASES)
         assert all(one["refused"] and one["same"] and one["got"] == one["expected"] for one in refused), refused
         return refused
 
     def end(self, *, backtraces: bool = False) -> Figures:
         """Stop the load, take everything down, and check what holds whatever was done."""
         self.sh("./hs-ctl stop")
-        stats = self.stats()
-        load = next(
-            one["load"] for line in self.sh("cat load.json").splitlines() if "load" in (one := json.loads(line))
-        )
-        down = json.loads(self.sh("./hs-ctl down"))["down"]
-        log = dmesg.read(self.sh("dmesg"), mark=MARK)
-        figures = Figures(stats, load)
-        splats = [one for one in log.splats if not (backtraces and one.kind is dmesg.Kind.DUMP)]
-        assert not splats, splats[0].decisive
-        assert down == {"leaks": [], "modules_left": [], "drained": True}
+        figures = Figures(self.stats(), self.load())
+        self.down(backtraces=backtraces)
         assert all(one["wrong"] == 0 and one["failed"] == 0 for one in figures.callers)
         assert figures.aborted == figures.again
         return figures

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ KERNELS = {"x86_64": "bookworm", "aarch64": "trixie"}
 Start = Callable[..., AbstractContextManager[Guest]]
 Run = Callable[..., CellResult]
 Workshops = Callable[[RunOptions], Workshop]
-Benches = Callable[[str], AbstractContextManager[Bench]]
+Benches = Callable[..., AbstractContextManager[Any]]  # of a Bench
 
 
 class Quiet:
@@ -99,12 +100,12 @@ def start(rack: Rack, machine: Machine, tmp_path: Path) -> Start:
 @pytest.fixture
 def benches(start: Start, machine: Machine, workshops: Workshops) -> Benches:
     """A guest of `machine` with modules, cross-built on the host, and tools, to try a mechanism by hand."""
-    workshop = workshops(replace(RunOptions(), build="host"))
 
     @contextmanager
-    def placed(mechanism: str) -> Iterator[Bench]:
+    def placed(mechanism: str, *, kind: type[Bench] = Bench, mutant: str = "") -> Iterator[Bench]:
+        workshop = workshops(replace(RunOptions(), build="host", mutant=mutant))
         with start() as guest:
-            bench = Bench(guest, mechanism)
+            bench = kind(guest, mechanism)
             bench.place(workshop.payload(workshop.build(machine)))
             yield bench
 

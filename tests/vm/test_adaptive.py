@@ -6,37 +6,21 @@ A cell swaps and cycles through the policies; here the editions stand still, so 
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from lab import dmesg
-from lab.deadline import Deadline
-from lab.guest import Guest, Machine
+from lab.ownlog import Adaptation
 from lab.promises import adaptive
-from lab.runlog import Adaptation
-from lab.workload import FOLDER
-from lab.workshop import RunOptions
-from tests.vm.conftest import KERNELS, Run, Start, Workshops
+from tests.vm.bench import Bench
+from tests.vm.conftest import KERNELS, Benches, Run
 
-STEP_S = 120.0
-MARK = dmesg.marker("7")
 EDITIONS = ("hs_ed_mix", "hs_ed_fnv", "hs_ed_crc", "hs_ed_lfsr")
 FIGURES = "/sys/module/hs_demo/parameters/figures"
 
 
-@dataclass
-class Bench:
-    """A guest with modules and tools."""
-
-    guest: Guest
-
-    def sh(self, command: str, *, check: bool = True) -> str:
-        """What the command says on stdout."""
-        line = f"cd {FOLDER} && export LAB_SPEED={self.guest.rack.scale:.2f}; {command}"
-        done = self.guest.run(line, deadline=Deadline.after(STEP_S * self.guest.rack.scale), check=check)
-        return done.stdout.decode()
+class Handler(Bench):
+    """With editions that stand still."""
 
     def ctl(self, command: str) -> dict[str, Any]:
         """What hs-ctl says of one thing."""
@@ -57,22 +41,22 @@ class Bench:
 
     def call(self, seconds: float, *, load: str = "syscall", threads: int = 3) -> list[dict[str, Any]]:
         """So long calls from threads; what each saw."""
-        self.begin(load, threads=threads)
+        self.call_on(load, threads=threads)
         self.sh(f"sleep {seconds}")
-        return self.end()
+        return self.called()
 
-    def begin(self, load: str, *, threads: int = 3, stay: str = "") -> None:
+    def call_on(self, load: str, *, threads: int = 3) -> None:
+        """Begin calls, and wait until they are answered."""
         self.sh(
             "rm -f load.json; "
-            f"./hs-load --load {load} --threads {threads} --seed 7 {stay} >load.json 2>&1 </dev/null & "
+            f"./hs-load --load {load} --threads {threads} --seed 7 >load.json 2>&1 </dev/null & "
             "until grep -q 'progress.:[1-9]' load.json; do sleep 0.1; done; sleep 0.5"
         )
 
-    def end(self) -> list[dict[str, Any]]:
+    def called(self) -> list[dict[str, Any]]:
         """Stop the callers; none of them saw an error or a wrong result."""
         self.ctl("stop")
-        told = (json.loads(line) for line in self.sh("cat load.json").splitlines())
-        threads: list[dict[str, Any]] = next(one["load"]["threads"] for one in told if "load" in one)
+        threads: list[dict[str, Any]] = self.load()["threads"]
         assert all(one["failed"] == one["wrong"] == one["torn"] == 0 for one in threads)
         return threads
 
@@ -100,25 +84,14 @@ class Bench:
         assert after[count] > begin[count] + 100, (begin, after)
         return after
 
-    def down(self) -> None:
-        """Nothing stays behind, and the kernel had nothing to say."""
-        down = self.ctl("down")
-        assert down == {"leaks": [], "modules_left": [], "drained": True}
-        log = dmesg.read(self.sh("dmesg"), mark=MARK)
-        assert not log.splats, log.splats[0].decisive
-
 
 @pytest.fixture
-def bench(start: Start, machine: Machine, workshops: Workshops) -> Iterator[Bench]:
-    workshop = workshops(replace(RunOptions(), build="host"))
-    payload = workshop.payload(workshop.build(machine))
-    with start() as guest:
-        guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S))
-        guest.run(f"echo '{MARK}' >/dev/kmsg", deadline=Deadline.after(STEP_S))
-        yield Bench(guest)
+def bench(benches: Benches) -> Iterator[Handler]:
+    with benches("adaptive", kind=Handler) as bench:
+        yield bench
 
 
-def test_adaptive_policies_are_obeyed_to_the_call(bench: Bench) -> None:
+def test_adaptive_policies_are_obeyed_to_the_call(bench: Handler) -> None:
     for policy in adaptive.POLICIES:
         others = bench.up(f"adapt={policy} adapt_percent=30")
         bench.join(others[0], 2)
@@ -147,16 +120,16 @@ def test_adaptive_policies_are_obeyed_to_the_call(bench: Bench) -> None:
         bench.down()
 
 
-def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
+def test_adaptive_editions_can_be_taken_back(bench: Handler) -> None:
     others = bench.up("adapt=all-new")
     bench.join(others[0], 2)
     bench.join(others[1], 3)
     assert {version for one in bench.call(0.3) for version, _ in one["editions"]} == {3}
-    bench.begin("mixed")
+    bench.call_on("mixed")
     back = bench.ctl("reverse")
     assert (back["error"], back["module"], back["version"], back["live"]) == (None, others[1], 2, 2)
     bench.sh("sleep 0.5")
-    seen = [[version for version, _ in one["editions"]] for one in bench.end()]
+    seen = [[version for version, _ in one["editions"]] for one in bench.called()]
     assert all(one == [3, 2] for one in seen), seen
     assert (bench.ctl("reverse")["version"], bench.ctl("reverse")["error"]) == (1, "ENODEV")
     assert bench.ctl(f"insert {others[1]} --parameters version=3")["error"] == "ENOTUNIQ", "versions are not used twice"
@@ -165,7 +138,7 @@ def test_adaptive_editions_can_be_taken_back(bench: Bench) -> None:
     bench.down()
 
 
-def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
+def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Handler) -> None:
     others = bench.up("adapt=all-new")
     first = next(one for one in EDITIONS if one not in others)
     # All in one, or the sleepers are up before: beside such a load each command of a shell waits for its turn.
@@ -179,12 +152,12 @@ def test_adaptive_removal_waits_for_who_sleeps_inside(bench: Bench) -> None:
     late = bench.ctl("retire")
     assert (late["error"], late["module"]) == (None, first), late
     assert first not in bench.sh("cat /proc/modules")
-    bench.end()
+    bench.called()
     bench.figures()
     bench.down()
 
 
-def test_adaptive_threads_that_never_end_run_on_in_new_code(bench: Bench) -> None:
+def test_adaptive_threads_that_never_end_run_on_in_new_code(bench: Handler) -> None:
     others = bench.up("adapt=percent adapt_percent=50")
     assert bench.ctl("insert hs_pipe")["error"] is None
     assert bench.ctl("insert hs_demo --parameters of=pipe")["error"] is None
@@ -219,7 +192,7 @@ def test_adaptive_threads_that_never_end_run_on_in_new_code(bench: Bench) -> Non
     bench.down()
 
 
-def test_adaptive_swaps_a_function_of_the_kernel(bench: Bench) -> None:
+def test_adaptive_swaps_a_function_of_the_kernel(bench: Handler) -> None:
     bench.up("adapt=percent adapt_percent=50")
     plain = bench.sh("cat /proc/cmdline")
     assert bench.ctl("insert hs_demo --parameters of=cmdline")["error"] is None

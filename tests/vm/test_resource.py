@@ -3,22 +3,15 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import dmesg
-from lab.deadline import Deadline
-from lab.guest import Guest, Machine
 from lab.verdict import Status
-from lab.workload import FOLDER
-from lab.workshop import RunOptions
-from tests.vm.conftest import KERNELS, Run, Start, Workshops
+from tests.vm.bench import Bench
+from tests.vm.conftest import KERNELS, Benches, Run
 
-STEP_S = 120.0
-MARK = dmesg.marker("7")
 HOOKED = "security_file_open"
 
 
@@ -70,21 +63,12 @@ def test_exception_joins_mixed(run: Run, arch: str, tmp_path: Path) -> None:
     assert all(source["completed"] for source in found.values())
 
 
-@dataclass
-class Tools:
-    """A guest with modules, mutants and tools in it."""
+class Tools(Bench):
+    """With load `policy`."""
 
-    guest: Guest
-
-    def sh(self, command: str, *, check: bool = True) -> str:
-        """What the command says on stdout."""
-        line = f"cd {FOLDER} && export LAB_SPEED={self.guest.rack.scale:.2f}; {command}"
-        done = self.guest.run(line, deadline=Deadline.after(STEP_S * self.guest.rack.scale), check=check)
-        return done.stdout.decode()
-
-    def begin(self) -> None:
+    def begin_opens(self) -> None:
         """Load `policy` and its opens, and wait until the folder is watched."""
-        self.sh("./hs-ctl up --mechanism refcount --load policy --seed 7")
+        self.sh(f"./hs-ctl up --mechanism {self.mechanism} --load policy --seed 7")
         self.sh("./hs-load --load policy --threads 2 >load.log 2>&1 </dev/null &")
         last = "policy/forbidden-7"
         self.sh(f"for i in $(seq 600); do [ -e {last} ] && ! cat {last} 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
@@ -100,17 +84,13 @@ class Tools:
 
 
 @pytest.fixture
-def tools(start: Start, machine: Machine, workshops: Workshops) -> Iterator[Tools]:
-    workshop = workshops(replace(RunOptions(), build="host", mutant="swallow"))
-    payload = workshop.payload(workshop.build(machine))
-    with start() as guest:
-        guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S))
-        guest.run(f"echo '{MARK}' >/dev/kmsg", deadline=Deadline.after(STEP_S))
-        yield Tools(guest)
+def tools(benches: Benches) -> Iterator[Tools]:
+    with benches("refcount", kind=Tools, mutant="swallow") as tools:
+        yield tools
 
 
 def test_policy_mediates_everybody_and_lets_go(tools: Tools) -> None:
-    tools.begin()
+    tools.begin_opens()
     assert tools.can_read("allowed-3") and not tools.can_read("forbidden-3"), "root is a caller like others"
     assert HOOKED in tools.hooks()
     tools.sh("./hs-ctl stop")
@@ -122,19 +102,17 @@ def test_policy_mediates_everybody_and_lets_go(tools: Tools) -> None:
     assert f"cannot redirect {HOOKED}: error -16" in tools.sh("dmesg")
     assert tools.sh("cat /sys/kernel/debug/hotswap/state") == before and HOOKED in tools.hooks()
     for _ in range(2):
-        assert json.loads(tools.sh("./hs-ctl down"))["down"] == {"leaks": [], "modules_left": [], "drained": True}
+        tools.down()
         assert HOOKED not in tools.hooks() and tools.can_read("forbidden-3")
-        tools.begin()  # it is free: it can be had again
+        tools.begin_opens()  # it is free: it can be had again
         assert not tools.can_read("forbidden-3")
         tools.sh("./hs-ctl stop")
-    tools.sh("./hs-ctl down")
-    log = dmesg.read(tools.sh("dmesg"), mark=MARK)
-    assert not log.splats, log.splats[0].decisive
+    tools.down()
 
 
 def test_resource_is_read_by_the_edition_that_owns_it(tools: Tools) -> None:
     """Lists of both kinds stand behind the slot in turn; each says the same, and one file's label decides."""
-    tools.begin()
+    tools.begin_opens()
     kinds = set()
     for _ in range(4):
         kinds.add(json.loads(tools.sh("cat /sys/kernel/debug/hotswap/state"))["slots"][0]["version"] % 2)
