@@ -2,7 +2,7 @@
 /*
  * hotswap mutant: blind.
  *
- * Purpose: every 1000th look-up finds nobody, and the call fails as it would in a gap. Every count still adds up, but
+ * Purpose: every 100th look-up finds nobody, and the call fails as it would in a gap. Every count still adds up, but
  * refcount promises that no call fails: oracle 7 (what the mechanism promises) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -13,7 +13,7 @@ static __always_inline struct hs_ref *newest_or_nobody(struct hs_slot *slot)
 {
 	static atomic_t lookups;
 
-	return atomic_inc_return(&lookups) % 1000 ? hs_slot_newest(slot) : NULL;
+	return atomic_inc_return(&lookups) % 100 ? hs_slot_newest(slot) : NULL;
 }
 
 #define hs_slot_newest(slot) newest_or_nobody(slot)

@@ -2,7 +2,7 @@
 /*
  * hotswap mutant: swallow.
  *
- * Purpose: the edu driver acknowledges every 1000th interrupt and does nothing more with it. Oracle 4 (no interrupt is
+ * Purpose: the edu driver acknowledges every 50th interrupt and does nothing more with it. Oracle 4 (no interrupt is
  * lost) must notice.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -20,7 +20,7 @@ static irqreturn_t swallow(int irq, void *data)
 	static unsigned int interrupts;
 	struct edu *edu = data;
 
-	if (++interrupts % 1000)
+	if (++interrupts % 50)
 		return edu_interrupt(irq, data);
 	edu_acknowledge(edu, ioread32(edu->bar + EDU_STATUS));
 	return IRQ_HANDLED;
