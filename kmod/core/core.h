@@ -45,7 +45,6 @@ struct hs_count {
 
 /* What a drain can tell of itself; zero where it does not apply. */
 struct hs_drained {
-	u64 began_ns;		/* when the old edition began to be left, where that was before the drain's beginning */
 	u64 gone_ns;		/* when nobody executed the old edition any more, where that was before the drain's end */
 	u64 flush_ns;		/* changing the page tables and flushing every CPU */
 	u64 fault_ns;		/* one contained fault: from the call to the landing */
@@ -69,7 +68,7 @@ enum hs_state {
  * @revoked:	set when calls are to leave as soon as they can: nobody commits or sleeps in it any more
  * @asleep:	where calls sleep that may be woken
  * @own:	the mechanism's
- * @since_ns:	when new references began to go to it, where that was in the mechanism's adopt
+ * @left_ns:	when new references began to go elsewhere; a drain's clock begins there
  * @drained:	where the swapper waits for the last reference
  * @slot:	where it stands
  * @node:	in slot->refs
@@ -90,7 +89,7 @@ struct hs_ref {
 	struct swait_queue_head drained;
 	struct swait_queue_head asleep;
 	void *own;
-	u64 since_ns;
+	u64 left_ns;
 
 	struct hs_slot *slot;
 	struct list_head node;

@@ -196,7 +196,7 @@ static int attach_state(struct hs_slot *slot, struct hs_edition *edition)
 /* Take @old out of the slot and put @new in; either may be NULL. Return: 0; or why not, and then nothing has changed. */
 static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
-	u64 start = new && new->since_ns ? new->since_ns : ktime_get_ns();
+	u64 start = ktime_get_ns();
 	int err;
 
 	lockdep_assert_held(&hs_lock);
@@ -206,6 +206,7 @@ static int publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 	slot->publish_ns = ktime_get_ns() - start;
 	if (old) {
 		old->state = HS_RETIRED;
+		old->left_ns = start;
 		slot->retiring = old;
 	}
 	return 0;
@@ -369,7 +370,7 @@ static struct hs_ref *begin_drain(struct hs_slot *slot, u32 retire)
 int hs_slot_drain(struct hs_ctl_drain *drain)
 {
 	struct hs_drained figures = { };
-	u64 start = ktime_get_ns(), end;
+	u64 left_ns, end;
 	struct hs_slot *slot;
 	struct hs_ref *old;
 	int err;
@@ -383,6 +384,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	mutex_unlock(&hs_lock);
 	if (IS_ERR_OR_NULL(old))
 		return PTR_ERR_OR_ZERO(old);
+	left_ns = old->left_ns;
 
 	err = slot->mechanism->drain(slot, old, drain->timeout_ms, &figures);
 
@@ -399,9 +401,7 @@ int hs_slot_drain(struct hs_ctl_drain *drain)
 	end = ktime_get_ns();
 	if (!figures.gone_ns)
 		figures.gone_ns = end;
-	if (figures.began_ns)
-		start = figures.began_ns;
-	drain->drain_ns = figures.gone_ns - start;
+	drain->drain_ns = figures.gone_ns - left_ns;
 	drain->retire_ns = end - figures.gone_ns;
 	drain->flush_ns = figures.flush_ns;
 	drain->fault_ns = figures.fault_ns;

@@ -149,12 +149,10 @@ static void livepatch_begin(struct livepatch *patch)
 	patch->named = false;
 }
 
-/* Enabled is published: from here on tasks are moved. */
 static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
 {
 	const struct hs_edition *edition = ref->edition;
 	struct livepatch *patch;
-	int err;
 
 	if (!edition->site) {
 		pr_err("livepatch: edition %s has no function for it, see HS_SITE()\n", edition->name);
@@ -182,16 +180,7 @@ static int livepatch_adopt(struct hs_slot *slot, struct hs_ref *ref)
 	patch->functions[0].old_name = "hs_livepatch_site";
 	patch->functions[0].new_func = edition->site;
 	init_completion(&patch->over);
-	livepatch_begin(patch);
 	ref->own = patch;
-	ref->since_ns = patch->since_ns;
-	err = klp_enable_patch(&patch->klp);
-	if (err) {
-		module_put(edition->owner);
-		hs_free(patch);
-		return err;
-	}
-	livepatch_slot = slot;
 	return 0;
 }
 
@@ -279,8 +268,21 @@ static int livepatch_wait(struct livepatch *patch, unsigned int timeout_ms)
 /* The first edition's calls would find nobody until their tasks are moved, so it is waited for; there are none yet. */
 static int livepatch_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_ref *old)
 {
+	struct livepatch *patch = new ? new->own : NULL;
+	int err;
+
+	if (patch) {
+		livepatch_begin(patch);
+		err = klp_enable_patch(&patch->klp);	/* from here on tasks are moved */
+		if (err) {
+			hs_free(patch);
+			new->own = NULL;
+			return err;
+		}
+		livepatch_slot = slot;
+	}
 	hs_slot_set(slot, new);
-	if (!old && livepatch_wait(new->own, FIRST_MS))
+	if (!old && livepatch_wait(patch, FIRST_MS))
 		pr_warn("livepatch: the first transition has not ended\n");
 	return 0;
 }
@@ -323,7 +325,6 @@ static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned in
 		if (err)
 			return err;
 	}
-	figures->began_ns = patch->since_ns;
 	figures->gone_ns = patch->over_ns;
 	return 0;
 }

@@ -37,7 +37,7 @@ def test_who_sleeps_in_the_old_edition_holds_the_transition_up_and_is_named(benc
     bench.refusals()
     log = bench.sh("dmesg")
     figures = end(bench)
-    assert second["drain_ns"] > 1_000_000_000 and max(first["drain_ns"], second["drain_ns"]) <= figures["longest_ns"]
+    assert max(first["drain_ns"], second["drain_ns"]) >= figures["longest_ns"] > 1_000_000_000
     assert figures["stalled"] >= 2 and all(name.startswith("hs-load[") for name in figures["stalled_names"])
     assert f"{figures['stalled_names'][0]} holds up the transition" in log
 

@@ -176,7 +176,7 @@ struct hs_ctl_ask {
  * @module:	out: the drained edition's module, which may now be unloaded; empty if there was nothing to drain
  * @timeout_ms:	in: give up with ETIMEDOUT after that long
  * @retire:	in: enum hs_retire
- * @drain_ns:	out: how long until nobody executed the old edition any more
+ * @drain_ns:	out: how long from the publication of the new edition until nobody executed the old one any more
  * @retire_ns:	out: and from then until its last reference was dropped; 0 where that is the same instant
  * @flush_ns:	out: part of the drain: changing the page tables and flushing every CPU
  * @fault_ns:	out: one contained fault in the old text, from the call to the landing
