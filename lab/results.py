@@ -69,7 +69,8 @@ class RunFolder:
         self.path = path
         self._head = head
         self._results = {result.id: result for result in found}
-        self._told = {name: result.to_json() for name, result in self._results.items()}
+        # As run.json has them: it is written anew with each finished cell, and telling all of them again would be slow.
+        self._told = {name: json.dumps(result.to_json()) for name, result in self._results.items()}
         self._lock = lock  # held open: whoever holds it writes this run
         self._mutex = threading.Lock()
         self._begun_s = time.monotonic() - float(head.get("duration_s") or 0)
@@ -156,7 +157,7 @@ class RunFolder:
             told = result.to_json()
             paths.write_whole(self.cell_folder(result.cell) / "result.json", _text(told))
             with self._mutex:
-                self._results[result.id], self._told[result.id] = result, told
+                self._results[result.id], self._told[result.id] = result, json.dumps(told)
             self.save()
         except OSError as e:
             raise _unwritable(self.path, e) from e
@@ -168,8 +169,9 @@ class RunFolder:
             self._head["finished"] = finished
             if accel := {one.arch: one.accel for one in self._results.values() if one.accel}:
                 self._head["host"] = {**self._head["host"], "accel": accel}
-            cells = [self._told[result.id] for result in self._ordered()]
-            paths.write_whole(self.path / "run.json", _text({**self._head, "cells": cells}))
+            cells = ",\n    ".join(self._told[result.id] for result in self._ordered())
+            head = _text(self._head).removesuffix("\n}\n")
+            paths.write_whole(self.path / "run.json", f'{head},\n  "cells": [\n    {cells}\n  ]\n}}\n')
 
     def close(self, *, finished: bool = True) -> None:
         """End the run: run.json says whether every cell was done, and others may resume it."""
