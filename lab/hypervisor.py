@@ -177,8 +177,8 @@ def start_reaping() -> None:
 def _reap_qemus() -> None:
     """Reap ended daemons called QEMU, and nothing else: other children belong to who started them.
 
-    The QEMUs whose end libvirt itself waits for, when it probes them, are in our session; those
-    that were handed to us because they became daemons are not.
+    The QEMUs whose end libvirt itself waits for, when it probes them, are in our session; one that
+    `proc` waits for leads a session; those that were handed to us because they became daemons do neither.
     """
     session = os.getsid(0)
     while True:
@@ -191,7 +191,7 @@ def _reap_qemus() -> None:
         for pid in _children():
             with suppress(OSError):
                 name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-                if "(qemu-system" in name and int(rest.split()[3]) != session:
+                if "(qemu-system" in name and int(rest.split()[3]) not in (session, pid):
                     ours += os.waitpid(pid, os.WNOHANG)[0] != 0
         if not ours:
             time.sleep(0.01)  # somebody else's child, who will reap it

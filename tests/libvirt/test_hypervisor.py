@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The libvirt side against libvirt's own test driver, and our XML against libvirt's own schema."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import libvirt
 import pytest
 from lxml import etree
 
-from lab import domain, hardware
+from lab import domain, hardware, paths, proc
 from lab.arch import ARCHES
+from lab.deadline import Deadline
 from lab.errors import HypervisorError
 from lab.hypervisor import Hypervisor
 from tests.unit.test_domain import spec
@@ -84,3 +86,15 @@ def test_a_full_disk_is_told_by_its_name(code: int, words: str) -> None:
 def test_our_xml_is_valid_by_libvirts_schema(arch: str, profile: str, kvm: bool) -> None:
     schema = etree.RelaxNG(etree.parse(SCHEMA))
     schema.assertValid(etree.fromstring(domain.render(spec(arch, profile, kvm=kvm))))
+
+
+def test_a_qemu_that_we_wait_for_keeps_its_status(tmp_path: Path) -> None:
+    fake = tmp_path / "qemu-system-fake"
+    fake.write_text("#!/bin/sh\nexit 7\n")
+    fake.chmod(0o755)
+    code = (
+        "import sys; from lab import hypervisor, proc; hypervisor.start_reaping(); "
+        "print({proc.run([sys.argv[1]], check=False).returncode for _ in range(40)})"
+    )
+    done = proc.run([sys.executable, "-c", code, fake], cwd=paths.REPOSITORY, deadline=Deadline.after(60))
+    assert done.stdout.splitlines()[-1] == "{7}"
