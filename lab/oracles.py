@@ -130,6 +130,7 @@ def _versions_match(samples: Samples, stats: Stats) -> str:
 def results(samples: Samples, cell: Cell) -> Finding:
     """Oracle 2: every result is the one its edition computes; no caller sees an older edition after a newer one.
 
+    Behind one entry, that is: a slot and its mate are judged together where a mechanism promises whole rounds.
     The second half is not asked of a mechanism whose policy lets editions answer in turn.
     """
     mechanism = catalogue.MECHANISMS[cell.mechanism]

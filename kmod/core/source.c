@@ -95,7 +95,7 @@ u32 hs_source_call(struct hs_source *source, struct hs_round *round, u32 op)
 		return 0;
 	}
 	right = call.result == hs_expected(call.identity, call.version, op, call.arg);
-	hs_record_done(rec, READ_ONCE(phase), start, end, call.version, right);
+	hs_record_done(rec, READ_ONCE(phase), start, end, op == HS_OP_SEAL, call.version, right);
 	return call.version;
 }
 EXPORT_SYMBOL_GPL(hs_source_call);

@@ -20,6 +20,7 @@
 #define HS_PHASES	3
 #define HS_GAPS		4096
 #define HS_VERSIONS	4096
+#define HS_ENTRIES	2	/* a slot and its mate */
 #define HS_GAP_FLOOR_NS	100000ULL
 
 struct hs_pair {
@@ -36,8 +37,8 @@ struct hs_pair {
  * @recovered:	times that a caller's recovery routine made it again
  * @rounds:	calls that belong together, made to their end
  * @torn:	of those, how many were answered by more than one edition
- * @stale:	results of an older edition after this caller had seen a newer one
- * @newest:	highest version seen
+ * @stale:	results of an older edition after this caller had seen a newer one behind the same entry of the table
+ * @newest:	highest version seen, by entry: a slot and its mate need not change together, see @torn
  * @versions:	used entries of @version
  * @version:	each {version, calls}
  * @versions_lost: calls of versions that found no room
@@ -50,7 +51,7 @@ struct hs_pair {
  */
 struct hs_recorder {
 	__u64 issued, completed, failed, wrong, stale, retried, recovered, rounds, torn;
-	__u32 newest, versions;
+	__u32 newest[HS_ENTRIES], versions;
 	__u64 versions_lost;
 	__u64 last_ns, gap_floor_ns;
 	__u32 gaps;
@@ -93,14 +94,14 @@ static inline void hs_record_gap(struct hs_recorder *rec, __u64 start, __u64 end
 }
 
 /* Versions rise, so the entry wanted is nearly always the last. */
-static inline void hs_record_version(struct hs_recorder *rec, __u32 version)
+static inline void hs_record_version(struct hs_recorder *rec, int mate, __u32 version)
 {
 	__u32 i = rec->versions;
 
-	if (version < rec->newest)
+	if (version < rec->newest[mate])
 		rec->stale++;
 	else
-		rec->newest = version;
+		rec->newest[mate] = version;
 	while (i && rec->version[i - 1].a != version)
 		i--;
 	if (!i) {
@@ -114,9 +115,9 @@ static inline void hs_record_version(struct hs_recorder *rec, __u32 version)
 	rec->version[i - 1].b++;
 }
 
-/* A call that returned a result at @end_ns, begun at @start_ns. */
+/* A call of the slot, or of its @mate (1), that returned a result at @end_ns, begun at @start_ns. */
 static inline void hs_record_done(struct hs_recorder *rec, __u32 phase, __u64 start_ns, __u64 end_ns,
-				  __u32 version, int right)
+				  int mate, __u32 version, int right)
 {
 	__u64 took = end_ns - start_ns;
 
@@ -130,7 +131,7 @@ static inline void hs_record_done(struct hs_recorder *rec, __u32 phase, __u64 st
 	if (rec->last_ns)
 		hs_record_gap(rec, rec->last_ns, end_ns);
 	rec->last_ns = end_ns;
-	hs_record_version(rec, version);
+	hs_record_version(rec, mate, version);
 }
 
 /* xorshift64: the seeded arguments of a caller; @state must not be 0. */

@@ -52,7 +52,7 @@ __u32 end_call(struct caller *caller, const struct timing *timing, const struct 
 		caller->errors[err < ERRNO_MAX ? err : 0]++;
 		return 0;
 	}
-	hs_record_done(rec, timing->phase, timing->start_ns, timing->end_ns, call->version,
+	hs_record_done(rec, timing->phase, timing->start_ns, timing->end_ns, call->op == HS_OP_SEAL, call->version,
 		       right && call->result == hs_expected(call->identity, call->version, call->op, call->arg));
 	if (!caller->stay_us)
 		page->thread[caller->id].completed = rec->completed;

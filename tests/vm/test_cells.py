@@ -9,7 +9,7 @@ import pytest
 from lab import catalogue
 from lab.cell import Cell
 from lab.verdict import Status
-from tests.vm.conftest import KERNELS, Run
+from tests.vm.conftest import KERNELS, Benches, Run
 
 
 def test_refcount_loses_no_call_and_no_interrupt(run: Run, arch: str, tmp_path: Path) -> None:
@@ -32,6 +32,15 @@ def test_reload_has_a_gap_and_counts_it(run: Run, arch: str) -> None:
     assert result.status is Status.PASS, result.reason
     assert result.calls and result.calls["failed"], "calls in the gap must fail"
     assert result.blackout_ns
+
+
+def test_a_slot_and_its_mate_need_not_change_together(benches: Benches) -> None:
+    with benches("refcount") as bench:
+        bench.begin(load="mixed", core="race_us=20000 race_point=table.half")
+        bench.swap(8)
+        callers = bench.end().callers
+    assert sum(one["torn"] for one in callers) > 0, "no round fell into the time between the two"
+    assert all(one["stale"] == 0 for one in callers), "each of the two is in order all the same"
 
 
 @pytest.mark.parametrize("name", catalogue.mutants())
