@@ -216,7 +216,7 @@ def locate(results: Path, run: str) -> Path:
 
 def runs(results: Path) -> list[str]:
     """Names of the runs, the newest first."""
-    names = [path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink()]
+    names = [path.parent.name for path in results.glob("[!.]*/run.json") if not path.parent.is_symlink()]
     return sorted(names, key=_age, reverse=True)
 
 
