@@ -147,7 +147,7 @@ GOOD = "".join(f'{key} = "{value}"\n' for key, value in ENTRY.items())
         ("[[known]]\n" + GOOD.replace('"2026-11-22"', "7"), "6: expires", "should be a valid date"),
         ("[[known]]\n" + GOOD.replace("double fault", ""), "4: text", "at least 1 character"),
         (f"[[known]]\n{GOOD}[[known]]\n" + GOOD.replace('reason = "', 'why = "'), "7: reason", "is missing"),
-        (f"[[knwon]]\n{GOOD}", "1: knwon", "unknown key"),
+        (f"[[knowns]]\n{GOOD}", "1: knowns", "unknown key"),
         ("[[known]\n", "1:", "not valid TOML"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_wrong_file_gets_file_line_and_key(tmp_path: Path, text: str, at: str,
     assert caught.value.hint
     if "unknown key" in told:
         assert caught.value.hint == (
-            "known: known" if "knwon" in at else f"known: {', '.join(known.Entry.model_fields)}"
+            "known: known" if "knowns" in at else f"known: {', '.join(known.Entry.model_fields)}"
         )
 
 
