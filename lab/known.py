@@ -69,7 +69,7 @@ def load(path: Path) -> tuple[Entry, ...]:
 def of_run(head: Mapping[str, Any]) -> tuple[tuple[Entry, ...], date]:
     """The entries that a run keeps in its run.json, and the day that counts for them: the one on which it began."""
     entries = tuple(Entry.model_validate(one) for one in head["matrix"].get("known") or ())
-    return entries, date.fromisoformat(str(head["started"])[:10])
+    return entries, date.fromisoformat(str(head["started"])[:10]) if entries else date.min
 
 
 def marked(result: CellResult, head: Mapping[str, Any]) -> CellResult:
