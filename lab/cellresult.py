@@ -51,11 +51,22 @@ class CellResult:
     splats: list[dict[str, Any]] | None = None
     oracles: list[dict[str, Any]] = field(default_factory=list)
     next: str = ""
+    known: str | None = None  # why this failure is known, and until when: it does not count (lab.known)
 
     @property
     def cell(self) -> Cell:
         """The cell it belongs to."""
         return Cell(self.arch, self.kernel, self.mechanism, self.load, self.hardware)
+
+    @property
+    def red(self) -> bool:
+        """Whether somebody has to look at it: red, and not a known failure."""
+        return self.status.red and not self.known
+
+    @property
+    def verdict(self) -> str:
+        """Its verdict in words: PASS, FAIL, known FAIL, ..."""
+        return f"known {self.status.value}" if self.known else self.status.value
 
     def to_json(self) -> dict[str, Any]:
         """As in result.json."""

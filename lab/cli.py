@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from lab import log as logs
-from lab.commands import house, run, show
+from lab.commands import house, notify, run, show
 from lab.errors import Exit, LabError, refused
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ app = typer.Typer(
 app.add_typer(run.app, name="run")
 app.add_typer(show.lists, name="list")
 app.command("report")(show.report)
+app.command("compare")(notify.compare)
 app.add_typer(house.image_app, name="image")
 app.command("gc")(house.gc)
 app.command("doctor")(house.doctor)

@@ -13,12 +13,14 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +181,27 @@ def locked(folder: Path, *, progress: Callable[[str], None]) -> Iterator[None]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a cached image, if it is there."""
+    """Remove a cached image, if it is there, and what was made from it.
+
+    The next one of that name has another disk, to which saved memory does not belong, and maybe another kernel.
+    """
     if folder.exists():
         shutil.rmtree(folder)
+    for name, made in (("warm", _warmed), ("headers", _headed)):
+        shelf.sweep(paths.cache_dir() / name, dropped=partial(made, folder.name), busy_s=math.inf)
+
+
+def _warmed(image: str, state: Path) -> bool:
+    """Whether a warm state is an image's."""
+    try:
+        return bool(json.loads((state / "keys.json").read_text())["image"] == image)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _headed(image: str, headers: Path) -> bool:
+    """Whether a folder of headers is an image's."""
+    return headers.name.startswith(f"{image}-")
 
 
 def check_space() -> None:

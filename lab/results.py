@@ -26,6 +26,7 @@ from lab import paths
 from lab.cell import MAX_SWAPS, Cell
 from lab.cellresult import CellResult, cell_result
 from lab.errors import HostError, LabError, UsageError
+from lab.known import Entry, marked
 from lab.untrusted import one_line
 from lab.verdict import Status
 
@@ -46,6 +47,8 @@ class _Matrix(BaseModel):
     build: Literal["guest", "host"] = "guest"
     cold: bool = False
     mutant: str | None = None
+    source: str | None = None
+    known: list[Entry] = []
 
 
 class _Head(BaseModel):
@@ -151,8 +154,9 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write_cell(self, result: CellResult) -> None:
-        """Keep a finished cell: its result.json first, then run.json."""
+    def write_cell(self, result: CellResult) -> CellResult:
+        """Keep a finished cell: its result.json first, then run.json. What is kept says if the failure is known."""
+        result = marked(result, self._head)
         try:
             told = result.to_json()
             paths.write_whole(self.cell_folder(result.cell) / "result.json", _text(told))
@@ -161,6 +165,7 @@ class RunFolder:
             self.save()
         except OSError as e:
             raise _unwritable(self.path, e) from e
+        return result
 
     def save(self, *, finished: bool = False) -> None:
         """Write run.json."""
@@ -213,7 +218,7 @@ def locate(results: Path, run: str) -> Path:
 
 def runs(results: Path) -> list[str]:
     """Names of the runs, the newest first."""
-    names = [path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink()]
+    names = [path.parent.name for path in results.glob("[!.]*/run.json") if not path.parent.is_symlink()]
     return sorted(names, key=_age, reverse=True)
 
 

@@ -116,8 +116,8 @@ class Pool:
         return failed_before_start(cell, told, self._options)
 
     def _keep(self, new: Sequence[CellResult], results: dict[Cell, CellResult]) -> None:
-        for result in new:
-            self._folder.write_cell(result)
+        for one in new:
+            result = self._folder.write_cell(one)
             results[result.cell] = result
             self._observer.cell_done(result.cell, result)
 

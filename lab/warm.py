@@ -37,6 +37,7 @@ def folder(rack: Rack, machine: Machine) -> Path:
     """Where the warm state of a machine is, or will be."""
     parts = {
         "image": machine.image.digest,
+        "disk": json.loads(machine.image.manifest.read_text())["files"][machine.image.disk.name]["sha256"],
         "hardware": asdict(machine.hardware),
         "accel": machine.accel.value,
         "versions": rack.hypervisor.version(),

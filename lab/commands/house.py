@@ -83,20 +83,30 @@ def image_rm(
             print(f"removed {folder}")
 
 
-def gc() -> None:
+def gc(
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=1, help="Remove runs, too, but the newest N.")
+    ] = None,
+    days: Annotated[float, typer.Option("--days", metavar="D", min=0, help="And those younger than D days.")] = 0.0,
+    results: opt.ResultsDir = opt.RESULTS,
+) -> None:
     """Remove what killed labs left behind (guests, sockets, disks), and of the cache what is no longer used.
 
     That is images of older recipes with their warm states and headers, and builds, states and headers that nobody
-    used for two weeks.
+    used for two weeks. Runs are results: they go only when --keep says how many stay.
 
-    Example: lab gc
+    Example: lab gc --keep 30 --days 90
     """
-    from lab import headers, image, kbuild, rack, warm
+    if days and keep is None:
+        raise UsageError("--days spares runs from --keep", hint="say how many stay: --keep N")
+    from lab import headers, image, kbuild, rack, retention, warm
 
     removed = rack.gc()
     busy_s = rack.oldest_s()
     for collect in (image.gc, warm.gc, headers.gc, kbuild.gc):
         removed += collect(busy_s)
+    if keep is not None:
+        removed += retention.retire(results, keep=keep, days=days)
     for line in removed:
         print(f"removed {line}")
 

@@ -15,13 +15,14 @@ import typer
 
 from lab import log as logs
 from lab.cell import Cell
+from lab.commands import notify, select
 from lab.commands import options as opt
-from lab.commands import select
 from lab.errors import Exit, HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.known import Entry
     from lab.results import CellResult, RunFolder
 
 app = typer.Typer(
@@ -45,13 +46,17 @@ class Order:
     mutant: str
     results: Path
     resume: str = ""
+    source: str = ""  # the matrix; runs of one are compared with each other
+    known: tuple[Entry, ...] = ()
+    on_change: str = ""
     dry_run: bool = False
     json: bool = False
     quiet: bool = False
 
     def kept(self) -> dict[str, Any]:
         """What run.json keeps of it, and a resumed run takes from there."""
-        return {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None}
+        more = {"source": self.source or None, "known": [one.model_dump(mode="json") for one in self.known]}
+        return {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None, **more}
 
 
 @app.command("matrix")
@@ -63,6 +68,12 @@ def run_matrix(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")
     ] = None,
+    known: Annotated[
+        Path | None, typer.Option("--known", metavar="FILE", help="Known failures.", show_default="the matrix's")
+    ] = None,
+    on_change: Annotated[
+        str, typer.Option("--on-change", metavar="CMD", help="Run it when verdicts changed since the last such run.")
+    ] = "",
 ) -> int:
     """Run every cell of a matrix, each in a guest of its own, and report.
 
@@ -70,13 +81,20 @@ def run_matrix(
     """
     _louder(how)
     if resume is not None:
-        if choice != opt.Choice() or how.swaps or how.seed or how.mutant:
-            raise UsageError("--resume takes cells, swaps, seed and mutant from the run", hint="leave the others out")
+        if choice != opt.Choice() or how.swaps or how.seed or how.mutant or known:
+            told = "--resume takes cells, swaps, seed, mutant and known failures from the run"
+            raise UsageError(told, hint="leave the others out")
         cells, how = _resumed(resume, how)
+        order = _order(how, cells, jobs=jobs, resume=resume)
     else:
         cells, chosen = select.cells(choice)
         how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
-    return execute(cells, _order(how, cells, jobs=jobs, resume=resume or ""))
+        order = replace(
+            _order(how, cells, jobs=jobs),
+            source=select.source(choice),
+            known=select.known_failures(choice, chosen, known),
+        )
+    return execute(cells, replace(order, on_change=notify.checked(on_change)))
 
 
 @app.command("cell")
@@ -176,8 +194,11 @@ def _close(folder: RunFolder, *, finished: bool) -> None:
 
 
 def exit_code(results: Sequence[CellResult]) -> Exit:
-    """What a run's results mean to a script: product failures first, then the infrastructure's."""
-    statuses = {result.status.value for result in results}
+    """What a run's results mean to a script: product failures first, then the infrastructure's.
+
+    A known failure is none; but something ran.
+    """
+    statuses = {"PASS" if result.known else result.status.value for result in results}
     if statuses & {"FAIL", "CRASH", "HANG"}:
         return Exit.FAILED
     if "ERROR" in statuses:
@@ -186,17 +207,21 @@ def exit_code(results: Sequence[CellResult]) -> Exit:
 
 
 def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, interrupted: bool, wanted: int) -> int:
+    from lab import known
     from lab.report import terminal
 
     if order.json:
         sys.stdout.write((folder.path / "run.json").read_text())
     else:
         seconds = float(folder.head["duration_s"])
-        terminal.summary(terminal.console(), found, folder=folder.path, seconds=seconds, wanted=wanted)
+        notes = known.review(folder.head, found)
+        terminal.summary(terminal.console(), found, folder=folder.path, seconds=seconds, wanted=wanted, notes=notes)
     if interrupted:
         where = "" if order.results == opt.RESULTS else f" --results {shlex.quote(str(order.results))}"
         print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}{where}", file=sys.stderr)
         return Exit.INTERRUPTED
+    if order.on_change and len(found) == wanted:
+        notify.on_change(order.on_change, folder.path)
     return exit_code(found)
 
 

@@ -12,6 +12,9 @@ from lab.errors import UsageError
 from lab.matrix import Filters, Known
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab.known import Entry
     from lab.profile import Profile
 
 DEFAULT_SWAPS = 20
@@ -48,6 +51,21 @@ def cells(choice: Choice) -> tuple[list[Cell], Profile]:
     chosen = profile.load(file) if file else profile.profile(name or profile.DEFAULT)
     source = str(file) if file else f"profile {name or profile.DEFAULT}"
     return matrix.cells(chosen, wanted, known(), source=source), chosen
+
+
+def source(choice: Choice) -> str:
+    """The matrix's name in a run: runs of one source are compared with each other."""
+    return str(choice.matrix.resolve()) if choice.matrix else f"profile {choice.profile or 'default'}"
+
+
+def known_failures(choice: Choice, chosen: Profile, asked: Path | None) -> tuple[Entry, ...]:
+    """The known failures of a file, or of the one that the matrix names; its path is relative to the matrix's."""
+    if asked is None and chosen.known is None:
+        return ()
+    from lab import known, profile
+
+    folder = choice.matrix.parent if choice.matrix else profile.PROFILES
+    return known.load(asked or folder / str(chosen.known))
 
 
 def uri(connect: str) -> str:

@@ -123,6 +123,7 @@ def report(
 
     Example: lab report latest --format md
     """
+    from lab import known
     from lab import report as reports
     from lab.report import junit, ktap, markdown, terminal
     from lab.results import locate, read_run, stored
@@ -141,8 +142,9 @@ def report(
     elif form is Format.ktap:
         sys.stdout.write(ktap.render(found))
     else:
-        wanted = len(head["matrix"]["cells"])
-        terminal.summary(terminal.console(), found, folder=path, seconds=float(head["duration_s"]), wanted=wanted)
+        wanted, notes = len(head["matrix"]["cells"]), known.review(head, found)
+        seconds = float(head["duration_s"])
+        terminal.summary(terminal.console(), found, folder=path, seconds=seconds, wanted=wanted, notes=notes)
 
 
 def _summaries(table: Iterable[Mechanism | Load], as_json: bool) -> None:

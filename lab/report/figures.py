@@ -78,8 +78,9 @@ def clock(seconds: float) -> str:
 
 def tally(results: Sequence[CellResult]) -> str:
     """How many of each verdict: 24 cells: 23 PASS, 1 FAIL."""
-    counts = Counter(result.status for result in results)
-    told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+    counts = Counter(result.verdict for result in results)
+    words = [word for status in Status for word in (status.value, f"known {status.value}")]
+    told = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
     cells = f"{len(results)} cell{'' if len(results) == 1 else 's'}"
     return f"{cells}: {told}" if told else cells
 

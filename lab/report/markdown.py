@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab import known
 from lab.cellresult import CellResult
 from lab.report import compare
 from lab.report.figures import clock, count, duration, figures, tally
@@ -23,8 +24,9 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult]) -> str:
     lines += _transitions([result for result in results if result.transitions])
     lines += _opens([result for result in results if result.policy])
     for result in results:
-        if result.status.red:
+        if result.red:
             lines += _red(result)
+    lines += _known(head, results)
     skipped = [result for result in results if result.status == "SKIP"]
     if skipped:
         lines += ["## Skipped", "", *(f"- {_code(result.id)}: {_text(result.reason)}" for result in skipped), ""]
@@ -51,7 +53,7 @@ def _table(results: Sequence[CellResult]) -> list[str]:
     for result in results:
         row = figures(result)
         cells = (row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.gap, row.drain, row.irqs)
-        rows.append(f"| {_code(result.id)} | {result.status.value} | {' | '.join(cells)} |")
+        rows.append(f"| {_code(result.id)} | {result.verdict} | {' | '.join(cells)} |")
     return [*rows, ""]
 
 
@@ -120,6 +122,17 @@ def _transitions(results: Sequence[CellResult]) -> list[str]:
         names = _text(", ".join(told.get("stalled_names") or ()) or "-")
         lines.append(f"| {_code(result.id)} | {' | '.join(numbers)} | {names} |")
     return [*lines, ""]
+
+
+def _known(head: Mapping[str, Any], results: Sequence[CellResult]) -> list[str]:
+    """Failures that do not count, and what to do about the list of them."""
+    lines = [
+        f"- {_code(result.id)} {result.status.value}: {_text(result.reason)}; known: {_text(result.known)}"
+        for result in results
+        if result.known
+    ]
+    lines += [f"- {_text(line)}" for line in known.review(head, results)]
+    return ["## Known failures", "", *lines, ""] if lines else []
 
 
 def _red(result: CellResult) -> list[str]:

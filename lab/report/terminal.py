@@ -122,7 +122,7 @@ class PlainWatch(Watch):
                 f"{row.calls} calls, {row.failed} failed, {row.swaps} swaps, blackout {row.blackout}, drain {row.drain}"
             )
         )
-        self._print(f"{at:>7} {result.status.value:<5} {cell.id:<{self._width}} {row.seconds:>6} s  {told}")
+        self._print(f"{at:>7} {result.verdict:<5} {cell.id:<{self._width}} {row.seconds:>6} s  {told}")
 
     def _print(self, text: str) -> None:
         elapsed = time.monotonic() - self._begun_s
@@ -168,7 +168,7 @@ class LiveWatch(Watch):
         if len(self._cells) <= rows:
             return self._cells
         newest = list(reversed(self._results))
-        red = [cell for cell in newest if self._results[cell].status.red]
+        red = [cell for cell in newest if self._results[cell].red]
         waiting = [cell for cell in self._cells if cell not in self._results and cell not in self._phases]
         order = dict.fromkeys([*self._phases, *red, *newest[: rows // 2], *waiting, *newest])
         chosen = set(list(order)[:rows])
@@ -188,12 +188,24 @@ def new_table(*, expand: bool = False) -> Table:
 def add_result(table: Table, result: CellResult) -> None:
     """A finished cell's row."""
     row = figures(result)
-    verdict = Text(result.status.value, STYLES[result.status])
+    verdict = Text(result.verdict, _style(result))
     table.add_row(result.id, verdict, row.seconds, row.calls, row.failed, row.swaps, row.blackout, row.drain)
 
 
-def summary(out: Console, results: Sequence[CellResult], *, folder: Path, seconds: float, wanted: int) -> None:
-    """The closing words: every row, then the red ones with what to type next, and where the files are."""
+def _style(result: CellResult) -> str:
+    return "yellow" if result.known else STYLES[result.status]
+
+
+def summary(
+    out: Console,
+    results: Sequence[CellResult],
+    *,
+    folder: Path,
+    seconds: float,
+    wanted: int,
+    notes: Sequence[str] = (),
+) -> None:
+    """The closing words: every row, then the red ones with what to type next, notes, and where the files are."""
     table = new_table()
     for result in results:
         add_result(table, result)
@@ -203,9 +215,13 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     for result in results:
         if result.status is Status.PASS:
             continue
-        out.print(Text.assemble((f"{result.status.value:<5} ", STYLES[result.status]), f"{result.id}: {result.reason}"))
-        if result.next:
+        out.print(Text.assemble((f"{result.verdict:<5} ", _style(result)), f"{result.id}: {result.reason}"))
+        if result.known:
+            out.print(Text(f"      known: {result.known}"), soft_wrap=True)
+        elif result.next:
             out.print(Text(f"      {result.next}"), soft_wrap=True)
+    for note in notes:
+        out.print(Text(note), soft_wrap=True)
     missing = wanted - len(results)
     left = f", {missing} did not run" if missing > 0 else ""
     out.print(Text(f"{tally(results)}{left}, in {clock(seconds)}", style="bold"))

@@ -182,6 +182,47 @@ def test_exit_codes(host: FakeHost, statuses: list[str], code: int) -> None:
     assert left == []
 
 
+def test_known_failures_come_from_the_matrix_or_a_file(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    entry = 'cell = "x86_64/*"\nstatus = "FAIL"\ntext = "because"\nreason = "a link"\nexpires = 9999-12-31\n'
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/mine.toml").write_text(f"[[known]]\n{entry}")
+    (tmp_path / "none.toml").write_text("")
+    axes = {"arch": "x86_64", "kernel": "trixie", "mechanism": "refcount", "load": "mixed"}
+    block = "\n".join(f'{axis} = ["{name}"]' for axis, name in axes.items())
+    (tmp_path / "m.toml").write_text(f'known = "sub/mine.toml"\n[[matrix]]\n{block}\n')
+    host.verdict = lambda cell: Status.FAIL
+    argv = ["run", "matrix", "-m", "m.toml"]
+    assert cli.call(argv) == 0
+    assert "1 cell: 1 known FAIL" in capsys.readouterr().out
+    assert latest(tmp_path)["cells"][0]["known"] == "a link (until 9999-12-31)"
+    assert cli.call([*argv, "--known", "none.toml"]) == 1
+    assert (
+        cli.call(["run", "matrix", "--kernel", "trixie", "--load", "irq", "--known", "sub/mine.toml"]) == 1
+    )  # aarch64
+    (tmp_path / "sub/mine.toml").write_text(f"[[known]]\n{entry}until = 1\n")
+    capsys.readouterr()
+    assert cli.call([*argv, "--dry-run"]) == 2
+    assert "sub/mine.toml:7: until: unknown key (known: cell, status" in one_line(capsys)
+
+
+def test_on_change_is_called_when_a_run_is_finished(host: FakeHost, tmp_path: Path) -> None:
+    only = ["--arch", "x86_64", "--kernel", "trixie", "--load", "irq"]
+    argv = ["run", "matrix", *only, "--on-change", "cp /dev/stdin told"]
+    assert cli.call(argv) == 0 and not (tmp_path / "told").exists()
+    host.verdict = lambda cell: Status.CRASH if cell.id == "x86_64/trixie/refcount/irq" else Status.PASS
+    assert cli.call(argv) == 1
+    assert "\nred    x86_64/trixie/refcount/irq  PASS -> CRASH  because" in (tmp_path / "told").read_text()
+    (tmp_path / "told").unlink()
+    assert cli.call(argv) == 1 and not (tmp_path / "told").exists()
+    host.verdict, host.stop = lambda cell: Status.PASS, KeyboardInterrupt()
+    assert cli.call(argv) == 130 and not (tmp_path / "told").exists()
+    host.stop = None
+    assert cli.call(["run", "matrix", "--resume", "latest", "--on-change", argv[-1]]) == 0
+    assert "green  x86_64/trixie/refcount/irq" in (tmp_path / "told").read_text()
+
+
 def test_filters_and_options_reach_the_run(host: FakeHost, tmp_path: Path) -> None:
     line = (
         "run matrix --arch aarch64 --kernel sid --mechanism refcount --load mixed --hardware smp4 "

@@ -65,6 +65,24 @@ def test_what_is_no_longer_used_is_removed_and_told_with_its_size(
     assert collect(capsys) == []
 
 
+def test_with_an_image_goes_what_was_made_from_it(cache: Path) -> None:
+    name, other = "sid-x86_64-0123456789abcdef", "sid-x86_64-1111111111111111"
+    gone = [
+        entry(cache / f"images/{name}"),
+        entry(cache / "warm/a", keys={"image": name}),
+        entry(cache / f"headers/{name}-{headers.FORMAT}"),
+    ]
+    kept = [
+        entry(cache / f"images/{other}"),
+        entry(cache / "warm/b", keys={"image": other}),
+        entry(cache / "warm/c", keys=[]),
+        entry(cache / f"headers/{other}-{headers.FORMAT}"),
+        entry(cache / f"builds/{name}"),  # by its contents
+    ]
+    image.remove_folder(gone[0])
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
+
+
 def test_what_is_being_made_is_spared(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spared = [entry(cache / "builds/4567", days=15), entry(cache / "builds/.4567.abcd1234")]
     with shelf.lock_of(spared[0]).open("w") as maker:

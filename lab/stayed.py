@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that stay: what is known of each outside the process that keeps it, and how to speak with that one.
+
+A guest that outlives its command is kept by a process of its own (`keeper`), which holds its rack. A record, one
+JSON file per guest, tells every other command where its sockets are; what only the keeper can do is asked of it over a
+socket. Nothing here imports libvirt or paramiko: these commands answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import paths
+from lab.errors import HostError, LabError, UsageError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ANSWER_CAP = 1 << 20  # bytes of a keeper's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One guest that stays, as its keeper wrote it down. Paths are absolute."""
+
+    name: str
+    arch: str
+    kernel: str
+    hardware: str
+    release: str
+    accel: str
+    warm: bool  # restored, not booted
+    keeper: int  # process id
+    control: str  # the keeper's socket, see `ask`
+    gdb: str  # socket of QEMU's gdb stub
+    ssh_port: int  # on 127.0.0.1
+    ssh_key: str  # file of the private key
+    known_hosts: str  # file with the pinned host key, for the host name of `name`
+    console_log: str
+    started: str  # ISO 8601, UTC
+    image: str  # the image's folder: kernel, System.map, manifest
+    text: int | None = None  # where the kernel's text begins (_text): it is moved at each boot
+    build: str | None = None  # folder of the modules that were put into it, with debug information
+    cell: str | None = None  # the cell it was made for
+    folder: str | None = None  # that cell's folder in its run
+    frozen: str = ""  # why it stands still; nothing when it runs
+
+    def to_json(self) -> str:
+        """As in its file."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def folder() -> Path:
+    """Where the records are."""
+    return paths.state_dir() / "guests"
+
+
+def write(record: Record) -> None:
+    """Write a record down, whole, or anew."""
+    folder().mkdir(parents=True, exist_ok=True)
+    paths.write_whole(folder() / f"{record.name}.json", record.to_json())
+
+
+def forget(name: str) -> None:
+    """Remove a record; nothing happens when there is none."""
+    (folder() / f"{name}.json").unlink(missing_ok=True)
+
+
+def every() -> list[Record]:
+    """The guests that stay, by name; what a keeper that was killed left behind is removed."""
+    found = []
+    for file in sorted(folder().glob("*.json")) if folder().is_dir() else []:
+        try:
+            record = Record(**json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        if _alive(record):
+            found.append(record)
+        else:
+            file.unlink(missing_ok=True)
+    return found
+
+
+def find(name: str | None = None) -> Record:
+    """The guest of that name, or the only one there is. UsageError otherwise."""
+    there = every()
+    names = ", ".join(one.name for one in there)
+    if name is None:
+        if len(there) == 1:
+            return there[0]
+        if not there:
+            raise UsageError("no guest is up", hint="lab up ARCH/KERNEL starts one")
+        raise UsageError(f"which guest? {names}", hint="name one of them")
+    for one in there:
+        if one.name == name:
+            return one
+    raise UsageError(
+        f"no guest '{name}' is up", hint=f"there is: {names}" if there else "lab up ARCH/KERNEL starts one"
+    )
+
+
+@contextmanager
+def asked(
+    record: Record, request: dict[str, Any], *, timeout_s: float | None = None
+) -> Iterator[tuple[Any, socket.socket]]:
+    """Send a keeper one request, a JSON object with `do`; its answer, and the socket, which may carry more.
+
+    Raises LabError with what the keeper says is wrong, HostError when it does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(record.control)
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(_line(sock))
+        except (OSError, ValueError) as e:
+            raise HostError(f"the keeper of {record.name} does not answer: {e}", hint="run: lab gc") from e
+        if isinstance(answer, dict) and "error" in answer:
+            raise LabError(str(answer["error"]), hint=str(answer.get("hint", "")))
+        yield answer, sock
+
+
+def ask(record: Record, request: dict[str, Any], *, timeout_s: float | None = None) -> Any:
+    """Send a keeper one request; its answer. See `asked`."""
+    with asked(record, request, timeout_s=timeout_s) as (answer, _):
+        return answer
+
+
+def _line(sock: socket.socket) -> bytes:
+    """One line, byte by byte: what follows it belongs to whoever reads next."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = sock.recv(1)
+        if not byte or len(line) > ANSWER_CAP:
+            raise OSError("the connection ended")
+        line += byte
+    return bytes(line)
+
+
+def _alive(record: Record) -> bool:
+    """Whether its keeper lives: it answers on its socket."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(2.0)
+        sock.connect(record.control)
+        return True
+    return os.path.exists(record.control) and os.path.exists(f"/proc/{record.keeper}")
