@@ -33,6 +33,7 @@ OPEN_SPLATS = 8
 WARN_MESSAGE_LINES = 4
 
 _STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}([TC]\d{1,8})\])? ?")
+_SECONDS = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8})\.(\d{6})\]")
 _KMSG = re.compile(r"\d{1,5},\d{1,20},\d{1,20},[-c+](?:,caller=([TC]\d{1,8}))?[^;]{0,80};")
 
 _CUT = "[ cut here ]"
@@ -89,6 +90,25 @@ def read(text: str | bytes, *, mark: str = "") -> Events:
     scanner.feed(text if isinstance(text, bytes) else text.encode(errors="replace"))
     scanner.finish()
     return scanner.events()
+
+
+def stamped(text: str | bytes, *, mark: str = "", limit: int = 1000) -> list[tuple[int, str]]:
+    """(ns since boot, message) of the first `limit` lines after the mark, by the kernel's own clock.
+
+    Lines without a stamp are left out, as is what was cut from a line that holds several records.
+    """
+    found: list[tuple[int, str]] = []
+    marked = not mark
+    for raw in (text if isinstance(text, bytes) else text.encode(errors="replace")).splitlines():
+        line = clean(raw[:LINE_BYTES])
+        stamp = _SECONDS.match(line)
+        if marked and stamp:
+            ns = (int(stamp.group(1)) * 1_000_000 + int(stamp.group(2))) * 1_000
+            found.append((ns, next(message for _, message in _records(line))[:LINE_CHARS]))
+        marked = marked or mark in line
+        if len(found) == limit:
+            break
+    return found
 
 
 class Scanner:
