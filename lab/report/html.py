@@ -138,7 +138,7 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult], folder: Path)
             digest=digest,
             width=WIDTH,
             height=HEIGHT,
-        long=LONG,
+            long=LONG,
         )
     )
 
@@ -188,7 +188,9 @@ def _box(cell: Cell, places: Mapping[Cell, int | None], results: Sequence[CellRe
 def _section(result: CellResult, anchor: str, folder: Path, *, strips: int, few: bool) -> Section:
     cell = folder / "cells" / result.id
     log = _samples(cell / "samples.json")
-    kernel = dmesg.stamped(_read(cell / "dmesg.log", LOG_BYTES), mark=dmesg.marker(str(result.seed)))
+    # A guest that crashed gave no dmesg; the console has what it said.
+    said = _read(cell / "dmesg.log", LOG_BYTES) or _read(cell / "console.log", LOG_BYTES)
+    kernel = dmesg.stamped(said, mark=dmesg.marker(str(result.seed)))
     splats = result.splats or []
     return Section(
         anchor=anchor,
@@ -268,12 +270,13 @@ def _plain(value: Any) -> str:
 
 def _line(value: Any, limit: int = LINE_CHARS) -> str:
     """One clean line of at most so many characters."""
-    text = " ".join(clean(str(value)[: 8 * limit]).split())
+    text = " ".join(clean(str(value)[: 2 * limit]).split())
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _lines(lines: Sequence[Any]) -> str:
-    return "\n".join(clean(str(line)).replace("\n", " ")[:LINE_CHARS] for line in lines[:EXCERPT_LINES])
+    texts = (clean(str(line)[: 2 * LINE_CHARS]).replace("\n", " ") for line in lines[:EXCERPT_LINES])
+    return "\n".join(text[:LINE_CHARS] for text in texts)
 
 
 @cache

@@ -209,7 +209,7 @@ def summary(out: Console, results: Sequence[CellResult], *, folder: Path, second
     missing = wanted - len(results)
     left = f", {missing} did not run" if missing > 0 else ""
     out.print(Text(f"{tally(results)}{left}, in {clock(seconds)}", style="bold"))
-    out.print(Text(f"results: {shortest(folder)}/report.md"), soft_wrap=True)
+    out.print(Text(f"results: {shortest(folder)}/report.md, report.html"), soft_wrap=True)
 
 
 def _whole(out: Console, table: Table) -> None:

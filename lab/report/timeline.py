@@ -186,10 +186,13 @@ def _lane(kind: _Kind, scale: _Scale) -> Lane:
 def _path(intervals: Iterable[Interval], scale: _Scale, least: float) -> str:
     """Rectangles, at least so wide; where that is 0 what is too narrow to see is left out."""
     path, drawn = [], 0.0
+    shortest_ns = 0.0 if least else MIN_UNITS * scale.span_ns / WIDTH
     for start, end in intervals:
+        if end - start < shortest_ns:
+            continue
         left = max(scale.x(start), drawn)
         right = max(scale.x(end), left + least)
-        if right - left >= (least or MIN_UNITS):
+        if right > left:
             path.append(f"M{left:g} 0H{right:g}V1H{left:g}z")
             drawn = right
     return "".join(path)
