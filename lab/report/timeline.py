@@ -164,7 +164,7 @@ def _kinds(log: RunLog) -> list[_Kind]:
 def _whole(timed: Sequence[Swap], kinds: Sequence[_Kind], lines: Sequence[Line], scale: _Scale) -> Strip:
     """The strip of a cell: its swaps are a lane of their own."""
     spans = [(swap.start_ns or 0, swap.end_ns or 0) for swap in timed]
-    told = f"{len(timed):,} swaps"
+    told = f"{len(timed):,} swap{'' if len(timed) == 1 else 's'}"
     return Strip(
         label=f"{told} in {duration(scale.end_ns - scale.start_ns)}",
         end_x=float(WIDTH),
@@ -179,7 +179,8 @@ def _lane(kind: _Kind, scale: _Scale) -> Lane:
     inside = itertools.takewhile(lambda gap: gap[0] < scale.end_ns, itertools.islice(kind.found, first, None))
     long = [gap for gap in inside if gap[1] > scale.start_ns and gap[1] - gap[0] >= kind.shown_ns]
     longest = max((end - start for start, end in long), default=0)
-    told = f"{kind.name}: {len(long):,} gaps, the longest {duration(longest)}" if long else f"{kind.name}: no gap"
+    gap = "gap" if len(long) == 1 else "gaps"
+    told = f"{kind.name}: {len(long):,} {gap}, the longest {duration(longest)}" if long else f"{kind.name}: no gap"
     return Lane(kind.name, _path(long, scale, 0.0), told)
 
 

@@ -21,6 +21,7 @@ PICTURE_PX = 5000  # the height of a picture
 _FLAGS = (
     "--remote-debugging-pipe",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # small in containers
     "--hide-scrollbars",
     "--no-first-run",
     "--force-color-profile=srgb",

@@ -95,7 +95,7 @@ def test_a_lane_shows_when_nobody_of_a_kind_completed_a_call() -> None:
     found = drawn("refcount", swap(), load=load, stats=None)
     (lane,) = found.swaps[0].lanes
     assert (lane.name, lane.path) == ("system calls", "M400 0H600V1H400z")  # both were silent from 40 to 60 ms
-    assert lane.title == "system calls: 1 gaps, the longest 20 ms"
+    assert lane.title == "system calls: 1 gap, the longest 20 ms"
     assert found.usual == ("system calls 800 us",)
     assert [one.path for one in found.whole.lanes] == ["M0 0H500V1H0z", "M200 0H300V1H200z"]
     silent = {**thread, "gaps": None}
