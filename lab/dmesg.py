@@ -24,6 +24,7 @@ from lab.phrases import Kind, Phrase, find
 from lab.untrusted import clean
 
 LINE_BYTES = 8192  # of one raw line; the rest of it is dropped
+STAMP_CHARS = 60  # of a line, in which its stamp is looked for
 LINE_CHARS = 1024  # of one clean record: what printk itself holds
 MAX_SPLATS = 64
 MAX_TAINTS = 64
@@ -33,6 +34,7 @@ OPEN_SPLATS = 8
 WARN_MESSAGE_LINES = 4
 
 _STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}([TC]\d{1,8})\])? ?")
+_SECONDS = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8})\.(\d{6})\]")
 _KMSG = re.compile(r"\d{1,5},\d{1,20},\d{1,20},[-c+](?:,caller=([TC]\d{1,8}))?[^;]{0,80};")
 
 _CUT = "[ cut here ]"
@@ -89,6 +91,26 @@ def read(text: str | bytes, *, mark: str = "") -> Events:
     scanner.feed(text if isinstance(text, bytes) else text.encode(errors="replace"))
     scanner.finish()
     return scanner.events()
+
+
+def stamped(text: str | bytes, *, mark: str = "", limit: int = 1000) -> list[tuple[int, str]]:
+    """(ns since boot, message) of the first `limit` lines after the mark, by the kernel's own clock.
+
+    Takes dmesg's lines and those of console.log, which have the lab's own stamp before the kernel's. Lines without one
+    are left out, as is all but the first record of a line in which several ran together.
+    """
+    found: list[tuple[int, str]] = []
+    marked = not mark
+    for raw in (text if isinstance(text, bytes) else text.encode(errors="replace")).splitlines():
+        line = clean(raw[:LINE_BYTES])
+        stamp = _SECONDS.search(line, 0, STAMP_CHARS)
+        if marked and stamp:
+            ns = (int(stamp.group(1)) * 1_000_000 + int(stamp.group(2))) * 1_000
+            found.append((ns, next(_records(line[stamp.start() :]))[1][:LINE_CHARS]))
+        marked = marked or mark in line
+        if len(found) == limit:
+            break
+    return found
 
 
 class Scanner:

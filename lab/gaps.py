@@ -75,7 +75,7 @@ def blackout(log: RunLog, callers: Sequence[Caller]) -> tuple[int | None, bool |
     if log.load is None or not active or any(caller.gaps is None for caller in active):
         return None, None, None
     floor = max(caller.gap_floor_ns or 0 for caller in active)
-    found = common_gaps([_gaps(caller, log.load.ended_ns) for caller in active])
+    found = common_gaps([own(caller, log.load.ended_ns) for caller in active])
     starts = [swap.start_ns for swap in log.swaps if swap.start_ns is not None]
     ends = [swap.end_ns for swap in log.swaps if swap.end_ns is not None]
     if starts and ends:
@@ -88,7 +88,7 @@ def blackout(log: RunLog, callers: Sequence[Caller]) -> tuple[int | None, bool |
     return (longest, longest == raw, raw) if longest else (None, None, raw or None)
 
 
-def _gaps(caller: Caller, ended_ns: int) -> list[tuple[int, int]]:
+def own(caller: Caller, ended_ns: int) -> list[tuple[int, int]]:
     """A caller's gaps; one that fell silent for good has a last one, to the end of the load."""
     found = [(start, end) for start, end in caller.gaps or () if end > start]
     if caller.last_ns and caller.last_ns < ended_ns:

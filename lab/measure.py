@@ -133,7 +133,7 @@ def samples(raw: Mapping[str, Any]) -> Samples:
         blackout_ns=blackout_ns,
         blackout_exact=exact,
         blackout_raw_ns=raw_ns,
-        latency_ns={phase: _latency(log, phase) for phase in PHASES},
+        latency_ns={phase: latency(log, phase) for phase in PHASES},
         irqs=_irqs(log),
         editions=_editions(log),
         editions_at_once=log.stats.adaptive.at_once if log.stats and log.stats.adaptive else None,
@@ -217,12 +217,12 @@ def _spread(log: RunLog, step: str) -> Spread | None:
     return Spread(int(statistics.median_low(values)), max(values), len(values)) if values else None
 
 
-def _latency(log: RunLog, phase: Phase) -> Latency | None:
-    """The latencies of the threads of system calls; where there are none, of the other threads; where none, of the
+def latency_hist(log: RunLog, phase: Phase) -> tuple[Counter[int], list[int]]:
+    """(bucket -> calls, the longest call of each caller, ns) of one phase.
+
+    Of the threads of system calls; where there are none, of the other threads; where none, of the
     interrupt sources. They are never mixed: a page fault or an open is more than its call.
     """
-    if log.load is None:
-        return None
     group = [caller for caller in threads(log) if caller.completed and caller.hist]
     group = [caller for caller in group if caller.kind == "syscall"] or group
     group = group or [caller for caller in interrupt_sources(log) if caller.completed and caller.hist]
@@ -233,6 +233,14 @@ def _latency(log: RunLog, phase: Phase) -> Latency | None:
             hist[bucket] += count
         if caller.max_ns and (value := getattr(caller.max_ns, phase)) is not None:
             longest.append(value)
+    return hist, longest
+
+
+def latency(log: RunLog, phase: Phase) -> Latency | None:
+    """The quantiles of `latency_hist`; None where no call was timed in that phase."""
+    if log.load is None:
+        return None
+    hist, longest = latency_hist(log, phase)
     values = [quantile(hist, q, log.load.sub_bits) for q in (0.5, 0.99, 0.999, 1.0)]
     if any(value is None for value in values):
         return None

@@ -247,7 +247,9 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
 def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     """The host's facts; HostError before anything starts when it lacks a package or the accelerator asked for."""
     from lab import arch, host
+    from lab.report import kcidb
 
+    kcidb.origin()
     if missing := host.missing_packages():
         raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
     if order.accel == "kvm":

@@ -15,7 +15,10 @@ from lab.commands import options as opt
 from lab.commands import select
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.catalogue import Load, Mechanism
+    from lab.cellresult import CellResult
 
 lists = typer.Typer(
     no_args_is_help=True, help="List what there is.\n\nExample: lab list cells --profile nightly", rich_markup_mode=None
@@ -27,8 +30,10 @@ class Format(StrEnum):
 
     table = "table"
     md = "md"
+    html = "html"
     junit = "junit"
     ktap = "ktap"
+    kcidb = "kcidb"
 
 
 @lists.command("arches")
@@ -119,20 +124,20 @@ def report(
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
     as_json: opt.Json = False,
 ) -> None:
-    """Print the report of a run; a run that was killed gets its report files, too.
+    """Print the report of a run; what is missing of its report files, or older than its results, is written anew.
 
     Example: lab report latest --format md
     """
     from lab import known
     from lab import report as reports
-    from lab.report import junit, ktap, markdown, terminal
+    from lab.report import html, junit, kcidb, ktap, markdown, terminal
     from lab.results import locate, read_run, stored
 
     path = locate(results, run)
     head = {key: value for key, value in read_run(path).items() if key != "cells"}
     found = stored(path)
-    if not (path / "report.md").exists():
-        reports.write(path, head, found)
+    if not reports.written(path):
+        _write(path, head, found)
     if as_json:
         print(json.dumps({**head, "cells": [result.to_json() for result in found]}, indent=2))
     elif form is Format.md:
@@ -141,10 +146,24 @@ def report(
         sys.stdout.write(junit.render(head, found))
     elif form is Format.ktap:
         sys.stdout.write(ktap.render(found))
+    elif form is Format.kcidb:
+        sys.stdout.write(kcidb.render(head, found))
+    elif form is Format.html:
+        sys.stdout.write(html.render(head, found, path))
     else:
         wanted, notes = len(head["matrix"]["cells"]), known.review(head, found)
         seconds = float(head["duration_s"])
         terminal.summary(terminal.console(), found, folder=path, seconds=seconds, wanted=wanted, notes=notes)
+
+
+def _write(path: Path, head: Mapping[str, Any], found: Sequence[CellResult]) -> None:
+    """Write the report files; a folder that nobody may write to can still be printed."""
+    from lab import report as reports
+
+    try:
+        reports.write(path, head, found)
+    except OSError as e:
+        print(f"lab: the files of the report are not written: {e.strerror or e}: {path}", file=sys.stderr)
 
 
 def _summaries(table: Iterable[Mechanism | Load], as_json: bool) -> None:

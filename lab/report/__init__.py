@@ -9,11 +9,23 @@ from typing import Any
 
 from lab import paths
 from lab.cellresult import CellResult
-from lab.report import junit, ktap, markdown
+from lab.report import html, junit, kcidb, ktap, markdown
+
+FILES = ("report.md", "report.html", "junit.xml", "ktap.txt", "kcidb.json")
 
 
 def write(folder: Path, head: Mapping[str, Any], results: Sequence[CellResult]) -> None:
-    """Write report.md, junit.xml and ktap.txt of a run; `head` is its run.json without the cells."""
+    """Write every report of a run into its folder; `head` is its run.json without the cells."""
     paths.write_whole(folder / "report.md", markdown.render(head, results))
     paths.write_whole(folder / "junit.xml", junit.render(head, results))
     paths.write_whole(folder / "ktap.txt", ktap.render(results))
+    paths.write_whole(folder / "kcidb.json", kcidb.render(head, results))
+    paths.write_whole(folder / "report.html", html.render(head, results, folder))
+
+
+def written(folder: Path) -> bool:
+    """Whether every report is there and none is older than the run's last word."""
+    files = [folder / name for name in FILES]
+    if not all(file.is_file() for file in files):
+        return False
+    return min(file.stat().st_mtime_ns for file in files) >= (folder / "run.json").stat().st_mtime_ns

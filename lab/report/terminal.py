@@ -225,7 +225,7 @@ def summary(
     missing = wanted - len(results)
     left = f", {missing} did not run" if missing > 0 else ""
     out.print(Text(f"{tally(results)}{left}, in {clock(seconds)}", style="bold"))
-    out.print(Text(f"results: {shortest(folder)}/report.md"), soft_wrap=True)
+    out.print(Text(f"results: {shortest(folder)}/report.md, report.html"), soft_wrap=True)
 
 
 def _whole(out: Console, table: Table) -> None:

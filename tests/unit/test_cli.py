@@ -25,6 +25,7 @@ from lab import log as logs
 from lab.cell import Cell
 from lab.cellresult import cell_result
 from lab.errors import HostError, HypervisorError
+from lab.report import FILES
 from lab.results import RunFolder
 from lab.verdict import Status, Verdict, next_command
 
@@ -155,7 +156,7 @@ def test_a_finished_matrix(host: FakeHost, capsys: pytest.CaptureFixture[str], t
     assert run["host"]["cpu"] == "x"
     assert host.asked.swaps == 20 and host.asked.connect == "qemu:///embed" and host.asked.seed == run["seed"]
     folder = tmp_path / "results" / "latest"
-    assert {path.name for path in folder.iterdir()} >= {"report.md", "junit.xml", "ktap.txt", "lab.log", "cells"}
+    assert {path.name for path in folder.iterdir()} >= {*FILES, "lab.log", "cells"}
     said = capsys.readouterr().out
     assert "72 cells: 72 PASS" in said and "results: results/" in said
 
@@ -367,6 +368,15 @@ def test_a_disk_that_fills_up_is_exit_3_and_one_line(
     assert capsys.readouterr().err == "lab: cannot write results\n"
 
 
+def test_a_wrong_origin_is_told_before_anything_runs(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_KCIDB_ORIGIN", "My CI")
+    assert cli.call(["run", "cell", CELL]) == 2
+    assert "LAB_KCIDB_ORIGIN='My CI' is no origin" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
 def test_a_bug_is_not_taken_for_a_failed_cell(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     host.fail = ValueError("oops")
     assert cli.call(["run", "cell", CELL]) == 3
@@ -374,17 +384,23 @@ def test_a_bug_is_not_taken_for_a_failed_cell(host: FakeHost, capsys: pytest.Cap
     assert list(Path("results").iterdir()) == []
 
 
+FORMATS = (
+    *(("md", "# Run "), ("junit", "<?xml"), ("ktap", "KTAP version 1")),
+    *(("html", "<!doctype html>"), ("kcidb", '{\n  "version"')),
+)
+
+
 def test_report(host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cli.call(["run", "cell", CELL])
     capsys.readouterr()
-    for name in ("report.md", "junit.xml", "ktap.txt"):
+    for name in FILES:
         (tmp_path / "results" / "latest" / name).unlink()
     assert cli.call(["report", "latest"]) == 0
     assert "1 cell: 1 PASS" in capsys.readouterr().out
-    assert (tmp_path / "results" / "latest" / "junit.xml").exists()
+    assert all((tmp_path / "results" / "latest" / name).exists() for name in FILES)
     assert cli.call(["report", latest(tmp_path)["run"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"][0]["id"] == CELL
-    for form, words in (("md", "# Run "), ("junit", "<?xml"), ("ktap", "KTAP version 1")):
+    for form, words in FORMATS:
         assert cli.call(["report", "--format", form]) == 0
         assert capsys.readouterr().out.startswith(words)
 

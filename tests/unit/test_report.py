@@ -163,7 +163,7 @@ def test_ktap_has_a_subtest_per_oracle_and_a_failure_bubbles_up() -> None:
 
 def test_every_file_is_written(tmp_path: Path) -> None:
     report.write(tmp_path, HEAD, RESULTS)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "junit.xml", "ktap.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == set(report.FILES)
 
 
 def out(text: io.StringIO, *, live: bool = False, height: int = 25) -> Console:

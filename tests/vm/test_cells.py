@@ -4,10 +4,14 @@
 import json
 from pathlib import Path
 
+import kcidb_io
 import pytest
 
-from lab import catalogue
+from lab import catalogue, report
 from lab.cell import Cell
+from lab.cellresult import CellResult
+from lab.report import html
+from lab.results import read_run
 from lab.verdict import Status
 from tests.vm.conftest import KERNELS, Benches, Run
 
@@ -25,6 +29,16 @@ def test_refcount_loses_no_call_and_no_interrupt(run: Run, arch: str, tmp_path: 
         assert (folder / name).is_file(), name
     assert json.loads((folder / "result.json").read_text())["status"] == "PASS"
     assert "lab: marker 7" in (folder / "dmesg.log").read_text()
+    _check_reports(tmp_path / "results" / "latest", result)
+
+
+def _check_reports(folder: Path, result: CellResult) -> None:
+    """What a real guest said can be drawn, and KernelCI's database takes it."""
+    report.write(folder, read_run(folder), [result])
+    page = (folder / "report.html").read_text()
+    assert page.count('class="swap"') == html.STRIPS_OF_A_CELL and "Latency of calls" in page
+    assert all(f"<span>{lane}</span>" in page for lane in ("swaps", "system calls", "page faults", "interrupts"))
+    assert kcidb_io.schema.LATEST.is_valid(json.loads((folder / "kcidb.json").read_text()))
 
 
 def test_reload_has_a_gap_and_counts_it(run: Run, arch: str) -> None:
