@@ -91,9 +91,9 @@ def gc() -> None:
 
     Example: lab gc
     """
-    from lab import headers, image, kbuild, rack, warm
+    from lab import headers, image, kbuild, rack, stayed, warm
 
-    removed = rack.gc()
+    removed = rack.gc() + stayed.gc()
     busy_s = rack.oldest_s()
     for collect in (image.gc, warm.gc, headers.gc, kbuild.gc):
         removed += collect(busy_s)
