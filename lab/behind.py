@@ -15,10 +15,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from lab.errors import HostError, Interrupted
 
 _PR_SET_PDEATHSIG = 1
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Handover:
@@ -51,34 +53,38 @@ def outlived(work: Callable[[Handover], int]) -> int:
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until there is a child to hand them to
     child = os.fork()
     if child == 0:
         os.close(read)
         os.setsid()
         _end_with_parent(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         if os.getppid() != parent:
             raise Interrupted("the command was killed")
         return work(Handover(write))
     os.close(write)
-    try:
-        return _code(child, read)
-    finally:
-        os.close(read)
+    _forward(child)
+    said = os.read(read, 1)
+    os.close(read)
+    return said[0] if said else _code(child)
 
 
-def _code(child: int, read: int) -> int:
-    said: bytes | None = None
-    while True:
-        try:
-            if said is None:
-                said = os.read(read, 1)
-            if said:
-                return said[0]
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            break
-        except KeyboardInterrupt:  # it is in a session of its own: the terminal's Ctrl-C does not reach it
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
+def _forward(child: int) -> None:
+    """Hand on what is meant to end us: the child is in a session of its own, and the terminal does not reach it."""
+
+    def hand_on(_number: int, _frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+
+    for number in _FORWARDED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+
+
+def _code(child: int) -> int:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
         raise HostError(f"the process that does the work was ended by {signal.Signals(-code).name}")
     return code

@@ -93,10 +93,12 @@ class Console:
 
     def write(self, data: bytes, *, wanted: Callable[[], bool]) -> None:
         """Type into the line; a guest that does not read is waited for while `wanted()`."""
-        while data and wanted() and not self._closed.is_set() and (client := self._client) is not None:
+        while data and not self._closed.is_set() and (client := self._client) is not None:
             try:
                 if select.select([], [client], [], _TURN_S)[1]:
                     data = data[client.send(data, socket.MSG_DONTWAIT) :]
+                elif not wanted():
+                    return
             except (OSError, ValueError):  # it closed just now
                 return
 

@@ -38,7 +38,7 @@ BY_HAND = "frozen by hand"
 _SHELL = (
     "cd /root; export HOME=/root TERM=vt220 PS1={name}:'\\w# '; "
     "stty -F /dev/{line} sane; "
-    "(while :; do setsid -c -w bash -l || sleep 1; done) </dev/{line} >/dev/{line} 2>&1 &"
+    "(while :; do setsid -c bash -l || sleep 1; done) </dev/{line} >/dev/{line} 2>&1 &"
 )
 
 

@@ -130,7 +130,7 @@ def left() -> list[Record]:
 def _sorted_out() -> tuple[list[Record], list[Record]]:
     """(living, dead), without the records of the dead."""
     found: tuple[list[Record], list[Record]] = ([], [])
-    for file in sorted(folder().glob("*.json")) if folder().is_dir() else []:
+    for file in sorted(folder().glob("*.json"), key=lambda one: one.stem) if folder().is_dir() else []:
         try:
             record = Record(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
