@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from lab import log as logs
-from lab.commands import house, notify, run, show
+from lab.commands import house, notify, run, show, stay
 from lab.errors import Exit, LabError, refused
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,14 @@ app.add_typer(run.app, name="run")
 app.add_typer(show.lists, name="list")
 app.command("report")(show.report)
 app.command("compare")(notify.compare)
+app.command("up")(stay.up)
+app.command("ssh")(stay.ssh)
+# Its command's options are not ours: all words from the first on are left alone.
+app.command("exec", context_settings={"allow_interspersed_args": False})(stay.execute)
+app.command("cp")(stay.copy)
+app.command("console")(stay.console)
+app.command("ps")(stay.ps)
+app.command("down")(stay.down)
 app.add_typer(house.image_app, name="image")
 app.command("gc")(house.gc)
 app.command("doctor")(house.doctor)

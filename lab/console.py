@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial line: read live from the first byte, stamped by the host, capped, and watched."""
+"""The serial line: read live from the first byte, stamped by the host, capped, watched, and open to viewers."""
 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.deadline import Deadline
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LOG_CAP = 8 << 20  # bytes of console.log; a guest that prints more loses the rest, not our disk
 LINE_CAP = 4096
+_TURN_S = 0.25  # how often a write that the guest does not take looks whether it is still wanted
 
 
 class Console:
@@ -36,7 +38,8 @@ class Console:
         self._ended = ended
         self._closed = threading.Event()
         self._changed = threading.Condition()
-        self._tail = ""  # the last cleaned text, for wait_for
+        self._tail = ""  # the last cleaned text, for wait_for and new viewers
+        self._viewers: list[Callable[[bytes], None]] = []
         self.last_output_s = time.monotonic()
         self._start_s = time.monotonic()
         path.unlink(missing_ok=True)
@@ -71,6 +74,34 @@ class Console:
                     return
                 self._changed.wait(timeout=min(left, deadline.remaining_s()))
 
+    @contextmanager
+    def viewed(self, viewer: Callable[[bytes], None]) -> Iterator[str]:
+        """Hand a viewer all that is printed while the block runs, in the reader's thread, and b"" once the line closes.
+
+        A viewer must not wait: nobody reads the line meanwhile. Yields what was printed last, cleaned.
+        """
+        with self._changed:
+            self._viewers.append(viewer)
+            lately, closed = self._tail, self._closed.is_set()
+        try:
+            if closed:
+                viewer(b"")
+            yield lately
+        finally:
+            with self._changed:
+                self._viewers.remove(viewer)
+
+    def write(self, data: bytes, *, wanted: Callable[[], bool]) -> None:
+        """Type into the line; a guest that does not read is waited for while `wanted()`."""
+        while data and not self._closed.is_set() and (client := self._client) is not None:
+            try:
+                if select.select([], [client], [], _TURN_S)[1]:
+                    data = data[client.send(data, socket.MSG_DONTWAIT) :]
+                elif not wanted():
+                    return
+            except (OSError, ValueError):  # it closed just now
+                return
+
     def close(self) -> None:
         """Stop reading and close the log; whatever QEMU still had sent is read first."""
         with self._changed:
@@ -102,6 +133,7 @@ class Console:
                 with suppress(OSError):
                     self._log.close()
                 self._changed.notify_all()
+                self._show(b"")
             if self._client is not None:
                 self._client.close()
             if lost:
@@ -118,7 +150,12 @@ class Console:
                     self._write_line()
             self._tail = (self._tail + clean(data))[-LINE_CAP:]
             self._changed.notify_all()
+            self._show(data)
         self._watch(data)
+
+    def _show(self, data: bytes) -> None:
+        for viewer in self._viewers:
+            viewer(data)
 
     def _write_line(self) -> None:
         text = clean(bytes(self._line)).rstrip()

@@ -62,6 +62,8 @@ class Guest:
         self.console = console
         self.warm = warm
         self.connection: Connection | None = None
+        self.port = 0  # of its SSH, on 127.0.0.1
+        self.text: int | None = None  # where its kernel's text begins
         self._lost = ""
         self._lock = threading.Lock()
 
@@ -69,6 +71,19 @@ class Guest:
     def lost(self) -> str:
         """Why the guest was given up, or nothing."""
         return self._lost
+
+    @property
+    def gdb(self) -> Path:
+        """The socket of QEMU's gdb stub."""
+        return self.rack.root / f"{self.name}.gdb"
+
+    def freeze(self) -> None:
+        """Let no CPU of it run on; nothing happens when it stands still. HypervisorError when libvirt cannot."""
+        self.rack.hypervisor.suspend(self.name)
+
+    def thaw(self) -> None:
+        """Let it run on."""
+        self.rack.hypervisor.resume(self.name)
 
     def give_up(self, reason: str) -> None:
         """End whatever runs in the guest with GuestLost; called from the console's thread."""
@@ -149,7 +164,7 @@ def boot(
     with _console(rack, machine, name, console_log, watch, warm=False) as guest, ExitStack() as stack:
         stack.callback(_unlink, seed, *(() if overlay else (own_overlay,)))
         stack.callback(rack.hypervisor.destroy, name)
-        port = _start(rack, machine, name, own_overlay, seed, rack.hypervisor.boot)
+        guest.port = port = _start(rack, machine, name, own_overlay, seed, rack.hypervisor.boot)
         with _explained(rack, name):
             guest.console.wait_for(READY, deadline)
             guest.attach(Connection.open(port, key=client, host_key=host.public, deadline=deadline))
@@ -179,7 +194,7 @@ def restore(
         stack.callback(_unlink, overlay)
         copy_sparse(saved, overlay)
         stack.callback(rack.hypervisor.destroy, name)
-        port = _start(rack, machine, name, overlay, seed, rack.hypervisor.restore_warm)
+        guest.port = port = _start(rack, machine, name, overlay, seed, rack.hypervisor.restore_warm)
         with _explained(rack, name):
             guest.attach(Connection.open(port, key=keys.client, host_key=keys.host, deadline=deadline))
         stack.callback(_close, guest)

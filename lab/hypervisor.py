@@ -124,6 +124,20 @@ class Hypervisor:
         except libvirt.libvirtError:
             return False
 
+    def suspend(self, name: str) -> None:
+        """Stop a domain's CPUs where they are; nothing happens when they stand already."""
+        with _wrapped("freeze the guest"):
+            domain = self._connection.lookupByName(name)
+            if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                domain.suspend()
+
+    def resume(self, name: str) -> None:
+        """Let a domain's CPUs run on; nothing happens when they do."""
+        with _wrapped("thaw the guest"):
+            domain = self._connection.lookupByName(name)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+
     def disk_error(self, name: str) -> str:
         """Why QEMU paused a domain over its disk, in one line; nothing when it did not."""
         try:

@@ -82,10 +82,22 @@ def check_cell(cell: Cell, known: Known) -> None:
     """UsageError when a name of the cell is unknown, or the cell cannot exist."""
     for axis in AXES:
         _check(axis, (getattr(cell, axis),), known)
-    for axis, arches in (("kernel", known.kernel[cell.kernel]), ("hardware", hardware.get(cell.hardware).arches)):
-        if cell.arch not in arches:
+    _check_arch(cell.id, cell.arch, cell.kernel, cell.hardware, known)
+
+
+def check_machine(arch_name: str, kernel: str, hardware_name: str, known: Known) -> None:
+    """UsageError when one of the names is unknown, or there is no such machine."""
+    for axis, name in (("arch", arch_name), ("kernel", kernel), ("hardware", hardware_name)):
+        _check(axis, (name,), known)
+    _check_arch(f"{arch_name}/{kernel}", arch_name, kernel, hardware_name, known)
+
+
+def _check_arch(what: str, arch_name: str, kernel: str, hardware_name: str, known: Known) -> None:
+    rows = (("kernel", kernel, known.kernel[kernel]), ("hardware", hardware_name, hardware.get(hardware_name).arches))
+    for axis, name, arches in rows:
+        if arch_name not in arches:
             raise UsageError(
-                f"{cell.id} cannot be: {axis} '{getattr(cell, axis)}' is not for {cell.arch}",
+                f"{what} cannot be: {axis} '{name}' is not for {arch_name}",
                 hint=f"it is for {', '.join(arches)} alone (of a matrix: --arch {arches[0]})",
             )
 

@@ -8,11 +8,12 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from lab import halt
 from lab.deadline import Deadline
@@ -101,6 +102,40 @@ def detach(argv: Sequence[str | Path]) -> int:
         start_new_session=True,
         cwd="/",
     ).pid
+
+
+def become(argv: Sequence[str | Path]) -> NoReturn:
+    """Be another program from now on, with our terminal and environment; HostError when it is missing."""
+    words = [str(word) for word in argv]
+    log.debug("+ exec %s", shlex.join(words))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
+    except FileNotFoundError as e:
+        raise _missing(words[0]) from e
+
+
+def pipe(source: Sequence[str | Path], sink: Sequence[str | Path]) -> tuple[tuple[int, int], str]:
+    """Run two commands, the first one's stdout being the second one's stdin, to their ends.
+
+    Returns their statuses, and what both wrote to stderr. HostError when a program is missing.
+    """
+    first, second = ([*_MORTAL, *map(str, argv)] for argv in (source, sink))
+    log.debug("+ %s | %s", shlex.join(first), shlex.join(second))
+    for argv in (source, sink):
+        if shutil.which(str(argv[0])) is None:
+            raise _missing(str(argv[0]))
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(first, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as giver,
+        subprocess.Popen(second, stdin=giver.stdout, stdout=subprocess.DEVNULL, stderr=said) as taker,
+    ):
+        assert giver.stdout is not None
+        giver.stdout.close()  # else the first would not learn that the second has ended
+        statuses = (giver.wait(), taker.wait())
+        said.seek(0)
+        return statuses, said.read(1 << 16).decode(errors="replace")
 
 
 @contextmanager

@@ -8,19 +8,23 @@ import logging
 import shlex
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from lab import catalogue, dmesg, kbuild, measure, paths, verdict, warm, workload
 from lab.cell import Cell
 from lab.errors import LabError
-from lab.guest import Machine
+from lab.guest import Guest, Machine
+from lab.kbuild import Build
 from lab.results import CellResult, RunFolder, cell_result
 from lab.untrusted import one_line
+from lab.verdict import Status
 from lab.workshop import Observer, RunOptions, Workshop
 
 log = logging.getLogger(__name__)
 
 THREADS_PER_VCPU = 2
+FAILED = (Status.FAIL, Status.CRASH, Status.HANG)  # the product's, not the lab's
 
 
 class Abandoned(LabError):
@@ -36,16 +40,22 @@ def run_cell(cell: Cell, workshop: Workshop, folder: RunFolder, observer: Observ
     """
     attempt = _Attempt(cell, workshop, folder.cell_folder(cell), observer)
     infra = ""
-    try:
-        attempt.run()
-    except Exception as e:
-        infra = _told(cell, e, folder.path)
-    if workshop.abandoned:
-        raise Abandoned("the run was interrupted")
-    try:
-        return attempt.judge(infra)
-    except Exception as e:
-        return failed_before_start(cell, LabError(_told(cell, e, folder.path)), workshop.options)
+    with ExitStack() as standing:
+        try:
+            try:
+                attempt.run(standing)
+            finally:
+                attempt.halt(standing)
+        except Exception as e:
+            infra = _told(cell, e, folder.path)
+        if workshop.abandoned:
+            raise Abandoned("the run was interrupted")
+        try:
+            result = attempt.judge(infra)
+        except Exception as e:
+            return failed_before_start(cell, LabError(_told(cell, e, folder.path)), workshop.options)
+        attempt.leave(result, standing)
+        return result
 
 
 def _told(cell: Cell, error: Exception, folder: Path) -> str:
@@ -64,6 +74,20 @@ def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> Cel
     return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
 
 
+def cell_plan(cell: Cell, machine: Machine, *, swaps: int, seed: int, mutant: str) -> workload.Plan:
+    """What a cell does to a guest of this machine."""
+    return workload.Plan(
+        mechanism=cell.mechanism,
+        load=cell.load,
+        swaps=swaps,
+        seed=seed,
+        threads=machine.hardware.vcpus * THREADS_PER_VCPU,
+        marker=dmesg.marker(str(seed)),
+        mutant=mutant,
+        core=catalogue.mutant(mutant).core if mutant else "",
+    )
+
+
 class _Attempt:
     """One cell on its way from guest to verdict."""
 
@@ -75,38 +99,44 @@ class _Attempt:
         self._phases: dict[str, float] = {}
         self._console = dmesg.Scanner()
         self._machine: Machine | None = None
-        self._warm: bool | None = None
+        self._guest: Guest | None = None
+        self._build: Build | None = None
         self._raw = workload.Raw()
 
-    def run(self) -> None:
-        """Guest, load, swaps; what comes back stays in this object."""
+    def run(self, standing: ExitStack) -> None:
+        """Guest, load, swaps; what comes back stays in this object. The guest is ended by `standing`."""
         cell, workshop, options = self.cell, self.workshop, self.workshop.options
         if reason := catalogue.impossible(cell.mechanism, cell.load):
             self._raw.data["skip"] = reason
             return
         self.enter("build")
         machine = self._machine = workshop.machine(cell.arch, cell.kernel, cell.hardware)
-        build = workshop.build(machine)
+        build = self._build = workshop.build(machine)
         payload = workshop.payload(build)
         shutil.copyfile(build.folder / kbuild.LOG, self.folder / "build.log")
         paths.write_whole(self.folder / "repro", _repro(cell, options))
         self.enter("start")
-        with warm.start(
-            workshop.rack, machine, console_log=self.folder / "console.log", watch=self._watch, cold=options.cold
-        ) as guest:
-            self._warm = guest.warm
-            paths.write_whole(self.folder / "domain.xml", guest.xml())
-            plan = workload.Plan(
-                mechanism=cell.mechanism,
-                load=cell.load,
-                swaps=options.swaps,
-                seed=options.seed,
-                threads=machine.hardware.vcpus * THREADS_PER_VCPU,
-                marker=dmesg.marker(str(options.seed)),
-                mutant=options.mutant,
-                core=catalogue.mutant(options.mutant).core if options.mutant else "",
+        guest = self._guest = standing.enter_context(
+            warm.start(
+                workshop.rack, machine, console_log=self.folder / "console.log", watch=self._watch, cold=options.cold
             )
-            self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
+        )
+        paths.write_whole(self.folder / "domain.xml", guest.xml())
+        plan = cell_plan(cell, machine, swaps=options.swaps, seed=options.seed, mutant=options.mutant)
+        self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
+
+    def halt(self, standing: ExitStack) -> None:
+        """The guest has done its work: it ends, or stands still until it is known whether it stays."""
+        if self.workshop.kept is None:
+            standing.close()
+        else:
+            self._freeze()
+
+    def leave(self, result: CellResult, standing: ExitStack) -> None:
+        """Let the guest of a failed cell stay, where failing guests do."""
+        guest, kept = self._guest, self.workshop.kept
+        if guest is not None and kept is not None and result.status in FAILED:
+            kept.offer(result, guest, standing, folder=self.folder, build=self._build.folder if self._build else None)
 
     def judge(self, infra: str) -> CellResult:
         """The verdict, and the files it rests on."""
@@ -140,7 +170,7 @@ class _Attempt:
             accel=machine.accel.value if machine else None,
             duration_s=time.monotonic() - self._started_s,
             phases=self._phases,
-            warm=self._warm,
+            warm=self._guest.warm if self._guest else None,
             mutant=options.mutant or None,
             seed=options.seed,
         )
@@ -154,9 +184,18 @@ class _Attempt:
         self._observer.cell_phase(self.cell, phase)
 
     def _watch(self, data: bytes) -> str | None:
-        """Live: the first splat on the console ends the cell."""
+        """Live: the first splat on the console ends the cell; a guest that may stay stops right there."""
         found = self._console.feed(data)
+        if found and self.workshop.kept is not None:
+            self._freeze()
         return found[0].decisive if found else None
+
+    def _freeze(self) -> None:
+        if self._guest is not None:
+            try:
+                self._guest.freeze()
+            except LabError as e:  # its QEMU has ended
+                log.info("%s: %s", self.cell.id, e.message)
 
 
 def _repro(cell: Cell, options: RunOptions) -> str:

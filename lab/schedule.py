@@ -12,10 +12,12 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 
 from lab import halt, hardware, host
 from lab.cell import Cell
 from lab.errors import LabError, refused
+from lab.kept import QEMU_MIB, SPARE_MIB, Kept, available_mib
 from lab.rack import Rack, open_rack
 from lab.results import CellResult, RunFolder
 from lab.runner import failed_before_start, run_cell
@@ -23,28 +25,30 @@ from lab.workshop import Observer, RunOptions, Workshop
 
 log = logging.getLogger(__name__)
 
-# QEMU's own memory beside the guest's, and what must stay free for everybody else.
-_QEMU_MIB, _SPARE_MIB = 256, 1024
-
 Base = tuple[str, str, str]  # architecture, kernel, hardware: what a preparation is for
 
 
 def automatic_jobs(cells: Sequence[Cell], *, cores: int | None = None, memory_mib: int | None = None) -> int:
     """How many guests at once: as many as there are cores and memory for, at least one."""
     cores = cores or os.cpu_count() or 1
-    memory_mib = memory_mib or _available_mib()
-    largest = max((hardware.get(cell.hardware).memory_mib for cell in cells), default=768) + _QEMU_MIB
-    return max(1, min(cores, (memory_mib - _SPARE_MIB) // largest, len(cells) or 1))
+    memory_mib = memory_mib or available_mib()
+    largest = max((hardware.get(cell.hardware).memory_mib for cell in cells), default=768) + QEMU_MIB
+    return max(1, min(cores, (memory_mib - SPARE_MIB) // largest, len(cells) or 1))
 
 
-def run_matrix(cells: Sequence[Cell], options: RunOptions, folder: RunFolder, observer: Observer) -> list[CellResult]:
+def run_matrix(
+    cells: Sequence[Cell], options: RunOptions, folder: RunFolder, observer: Observer, *, kept: Kept | None = None
+) -> list[CellResult]:
     """Run every cell and return its results in the order of `cells`.
 
     A cell's result is in the run folder as soon as it is known. On KeyboardInterrupt no new cell
-    starts, guests are ended, and the exception goes on after finished cells were kept.
+    starts, guests are ended, and the exception goes on after finished cells were kept. With `kept`
+    failing guests, and the rack that they are on, outlive this call.
     """
-    with open_rack(uri=options.connect, scale=host.speed()) as rack:
-        workshop = Workshop(rack, options, observer)
+    with ExitStack() as own:
+        stack = kept.stack if kept else own
+        rack = stack.enter_context(open_rack(uri=options.connect, scale=host.speed()))
+        workshop = Workshop(rack, options, observer, kept)
         pool = Pool(rack, workshop, folder, observer, options)
         return pool.run(cells)
 
@@ -124,11 +128,3 @@ class Pool:
 
 def _base(cell: Cell) -> Base:
     return (cell.arch, cell.kernel, cell.hardware)
-
-
-def _available_mib() -> int:
-    with open("/proc/meminfo") as stream:
-        for line in stream:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) // 1024
-    return 1024

@@ -9,13 +9,15 @@ socket. Nothing here imports libvirt or paramiko: these commands answer at once.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,48 @@ def write(record: Record) -> None:
     paths.write_whole(folder() / f"{record.name}.json", record.to_json())
 
 
+def check_name(name: str) -> None:
+    """UsageError for a name that cannot be, or that another guest has."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"'{name}' cannot be a guest's name", hint="lower case letters, digits, and . _ - after them")
+    if any(one.name == name for one in every()):
+        raise UsageError(f"a guest '{name}' is up already", hint=f"choose another name, or end it: lab down {name}")
+
+
+def enter(make: Callable[[str], Record], *, name: str | None, stem: str) -> Record:
+    """Write the record of a new guest down, under `name`, or else under `stem` or stem-2, stem-3, ...
+
+    Two at once get two names. `make` gets the name. UsageError when `name` cannot be had.
+    """
+    folder().mkdir(parents=True, exist_ok=True)
+    with (folder() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if name is not None:
+            check_name(name)
+        else:
+            stem = re.sub("[^a-z0-9._-]", "-", stem.lower()).lstrip("._-")[:48] or "guest"
+            there = {one.name for one in every()}
+            name = next(one for one in chain([stem], (f"{stem}-{n}" for n in count(2))) if one not in there)
+        record = make(name)
+        write(record)
+    return record
+
+
+def keeper_log() -> Path:
+    """Where this process writes once no terminal is its own any more."""
+    folder().mkdir(parents=True, exist_ok=True)
+    return folder() / f"keeper-{os.getpid()}.log"
+
+
+def gc() -> list[str]:
+    """Remove what keepers that were killed left: records and logs. A line for each record."""
+    gone = left()
+    for file in folder().glob("keeper-*.log"):
+        if not os.path.exists(f"/proc/{file.stem.removeprefix('keeper-')}"):
+            file.unlink(missing_ok=True)
+    return [f"the record of guest {one.name}" for one in gone]
+
+
 def forget(name: str) -> None:
     """Remove a record; nothing happens when there is none."""
     (folder() / f"{name}.json").unlink(missing_ok=True)
@@ -75,15 +119,26 @@ def forget(name: str) -> None:
 
 def every() -> list[Record]:
     """The guests that stay, by name; what a keeper that was killed left behind is removed."""
-    found = []
-    for file in sorted(folder().glob("*.json")) if folder().is_dir() else []:
+    return _sorted_out()[0]
+
+
+def left() -> list[Record]:
+    """The guests whose keepers were killed since somebody looked last; their records are removed."""
+    return _sorted_out()[1]
+
+
+def _sorted_out() -> tuple[list[Record], list[Record]]:
+    """(living, dead), without the records of the dead."""
+    found: tuple[list[Record], list[Record]] = ([], [])
+    for file in sorted(folder().glob("*.json"), key=lambda one: one.stem) if folder().is_dir() else []:
         try:
             record = Record(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             continue
         if _alive(record):
-            found.append(record)
+            found[0].append(record)
         else:
+            found[1].append(record)
             file.unlink(missing_ok=True)
     return found
 
@@ -119,7 +174,7 @@ def asked(
             sock.settimeout(timeout_s)
             sock.connect(record.control)
             sock.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(_line(sock))
+            answer = json.loads(read_line(sock))
         except (OSError, ValueError) as e:
             raise HostError(f"the keeper of {record.name} does not answer: {e}", hint="run: lab gc") from e
         if isinstance(answer, dict) and "error" in answer:
@@ -133,8 +188,8 @@ def ask(record: Record, request: dict[str, Any], *, timeout_s: float | None = No
         return answer
 
 
-def _line(sock: socket.socket) -> bytes:
-    """One line, byte by byte: what follows it belongs to whoever reads next."""
+def read_line(sock: socket.socket) -> bytes:
+    """One line, byte by byte: what follows it belongs to whoever reads next. OSError when there is none."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = sock.recv(1)
@@ -145,9 +200,13 @@ def _line(sock: socket.socket) -> bytes:
 
 
 def _alive(record: Record) -> bool:
-    """Whether its keeper lives: it answers on its socket."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(2.0)
-        sock.connect(record.control)
-        return True
-    return os.path.exists(record.control) and os.path.exists(f"/proc/{record.keeper}")
+    """Whether its keeper lives: it listens on its socket."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(2.0)
+            sock.connect(record.control)
+            return True
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:  # it listens, and is slow to take us
+        return os.path.exists(f"/proc/{record.keeper}")

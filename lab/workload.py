@@ -44,6 +44,24 @@ class Plan:
     mutant: str = ""
     core: str = ""  # parameters of hs_core
 
+    @property
+    def up(self) -> str:
+        """The tool's command that loads the modules."""
+        words = ["hs-ctl", "up", "--mechanism", self.mechanism, "--load", self.load, "--seed", str(self.seed)]
+        words += ["--mutant", self.mutant] if self.mutant else []
+        words += ["--core", self.core] if self.core else []
+        return shlex.join(words)
+
+    @property
+    def calls(self) -> str:
+        """The tool's command that calls until it is stopped."""
+        return f"hs-load --load {self.load} --seed {self.seed} --threads {self.threads}"
+
+    @property
+    def swap(self) -> str:
+        """The tool's command that swaps."""
+        return f"hs-ctl swap --count {self.swaps} --seed {self.seed}"
+
 
 @dataclass(slots=True)
 class Raw:
@@ -88,6 +106,29 @@ def execute(guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Ca
     return raw
 
 
+def place(guest: Guest, plan: Plan, payload: bytes, *, scale: float) -> None:
+    """Put modules and tools into FOLDER, and mark the kernel log."""
+    guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
+    guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
+
+
+def load(guest: Guest, plan: Plan, *, scale: float) -> str:
+    """Load the modules as a cell has them, and no more; nothing, or why not in one line.
+
+    GuestLost and DeadlineError pass.
+    """
+    data: dict[str, Any] = {"swaps": [], "errors": []}
+    done = guest.run(
+        f"cd {FOLDER} && LAB_SPEED={scale:.2f} ./{plan.up}",
+        deadline=Deadline.after(STEP_S * scale),
+        check=False,
+        on_line=lambda line: _take(data, line),
+        progress_s=SILENCE_S * scale,
+    )
+    told = str(data.get("skip") or next(iter(data["errors"]), ""))
+    return one_line(told) or ("" if done.status == 0 else one_line(done.stderr) or f"status {done.status} and no word")
+
+
 def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]) -> None:
     def step(command: str, *, seconds: float = STEP_S) -> int:
         """One tool to its end; its JSON lines go into `raw`, a failing status is recorded."""
@@ -105,18 +146,13 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
         return done.status
 
     phase("load")
-    guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
-    guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
-    mutant = f" --mutant {shlex.quote(plan.mutant)}" if plan.mutant else ""
-    if plan.core:
-        mutant += f" --core {shlex.quote(plan.core)}"
-    common = f"--load {plan.load} --seed {plan.seed}"
-    if step(f"hs-ctl up --mechanism {plan.mechanism} {common}{mutant}") != 0 or "skip" in raw.data:
+    place(guest, plan, payload, scale=scale)
+    if step(plan.up) != 0 or "skip" in raw.data:
         return
     total_s = STEP_S + catalogue.LOADS[plan.load].swap_s * plan.swaps
-    with _Background(lambda: step(f"hs-load {common} --threads {plan.threads}", seconds=total_s + STEP_S)):
+    with _Background(lambda: step(plan.calls, seconds=total_s + STEP_S)):
         phase("swap")
-        step(f"hs-ctl swap --count {plan.swaps} --seed {plan.seed}", seconds=total_s)
+        step(plan.swap, seconds=total_s)
         step("hs-ctl refuse")
         step("hs-ctl stop")
     phase("drain")

@@ -20,6 +20,7 @@ from lab.deadline import Deadline
 from lab.guest import Machine
 from lab.hypervisor import EMBED
 from lab.kbuild import Build
+from lab.kept import Kept
 from lab.rack import Rack
 from lab.results import CellResult
 
@@ -60,9 +61,10 @@ class RunOptions:
 class Workshop:
     """Machines and modules of a run, each made once; every method may be called from any thread."""
 
-    def __init__(self, rack: Rack, options: RunOptions, observer: Observer) -> None:
+    def __init__(self, rack: Rack, options: RunOptions, observer: Observer, kept: Kept | None = None) -> None:
         self.rack = rack
         self.options = options
+        self.kept = kept  # where failing guests go that are to stay
         self._observer = observer
         self._lock = threading.Lock()
         self._locks: dict[object, threading.Lock] = {}

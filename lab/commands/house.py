@@ -99,9 +99,9 @@ def gc(
     """
     if days and keep is None:
         raise UsageError("--days spares runs from --keep", hint="say how many stay: --keep N")
-    from lab import headers, image, kbuild, rack, retention, warm
+    from lab import headers, image, kbuild, rack, retention, stayed, warm
 
-    removed = rack.gc()
+    removed = rack.gc() + stayed.gc()
     busy_s = rack.oldest_s()
     for collect in (image.gc, warm.gc, headers.gc, kbuild.gc):
         removed += collect(busy_s)

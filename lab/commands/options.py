@@ -34,6 +34,13 @@ class BuildPlace(StrEnum):
     host = "host"
 
 
+class Keep(StrEnum):
+    """Which guests stay after a run."""
+
+    none = "none"
+    failed = "failed"
+
+
 Arches = Annotated[list[str] | None, typer.Option("--arch", metavar="A", help="Only this architecture; repeatable.")]
 Kernels = Annotated[list[str] | None, typer.Option("--kernel", metavar="K", help="Only this kernel; repeatable.")]
 Mechanisms = Annotated[
@@ -58,6 +65,7 @@ Cold = Annotated[bool, typer.Option("--cold", help="Boot every guest instead of 
 MutantName = Annotated[
     str | None, typer.Option("--mutant", metavar="NAME", help="Load a broken variant; see: lab list mutants.")
 ]
+KeepWhich = Annotated[Keep, typer.Option("--keep", help="Guests that stay, frozen, when their cells fail.")]
 Connect = Annotated[str, typer.Option("--connect", metavar="URI", help="libvirt: embed, session, system or a URI.")]
 ResultsDir = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are kept.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")]
@@ -91,6 +99,7 @@ class How:
     results: ResultsDir = RESULTS
     cold: Cold = False
     mutant: MutantName = None
+    keep: KeepWhich = Keep.none
     connect: Connect = "embed"
     as_json: Json = False
     quiet: Quiet = False

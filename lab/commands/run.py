@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +15,15 @@ import typer
 
 from lab import log as logs
 from lab.cell import Cell
-from lab.commands import notify, select
+from lab.commands import complete, notify, select
 from lab.commands import options as opt
 from lab.errors import Exit, HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.behind import Handover
+    from lab.kept import Kept
     from lab.known import Entry
     from lab.results import CellResult, RunFolder
 
@@ -49,6 +51,7 @@ class Order:
     source: str = ""  # the matrix; runs of one are compared with each other
     known: tuple[Entry, ...] = ()
     on_change: str = ""
+    keep: bool = False  # guests of failed cells
     dry_run: bool = False
     json: bool = False
     quiet: bool = False
@@ -66,7 +69,13 @@ def run_matrix(
     how: opt.How,
     jobs: opt.Jobs = 0,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run; its cells, its seed.")
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run; its cells, its seed.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     known: Annotated[
         Path | None, typer.Option("--known", metavar="FILE", help="Known failures.", show_default="the matrix's")
@@ -101,7 +110,12 @@ def run_matrix(
 @opt.grouped
 def run_cell(
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; see: lab list cells.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; see: lab list cells.",
+            autocompletion=complete.cells,
+        ),
     ],
     how: opt.How,
 ) -> int:
@@ -128,6 +142,7 @@ def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") 
         mutant=_mutant(how.mutant, cells),
         results=how.results,
         resume=resume,
+        keep=how.keep is opt.Keep.failed,
         dry_run=how.dry_run,
         json=how.as_json,
         quiet=how.quiet,
@@ -138,6 +153,27 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
     """Run cells as ordered, report, and return the exit code."""
     if order.dry_run:
         return _dry_run(cells, order)
+    if not order.keep:
+        return _execute(cells, order)
+    from lab import behind
+
+    return behind.outlived(lambda handover: _execute_and_keep(cells, order, handover))
+
+
+def _execute_and_keep(cells: Sequence[Cell], order: Order, handover: Handover) -> int:
+    """The same; then the guests of failed cells stay, and this process with them."""
+    from lab.keeper import Keeper
+    from lab.kept import Kept
+
+    with ExitStack() as rack, Keeper() as keeper:
+        kept = Kept(keeper, rack)
+        code = _execute(cells, order, kept)
+        for line in kept.told:
+            print(line, file=sys.stderr if order.json else sys.stdout)
+        return keeper.stand(handover, code)
+
+
+def _execute(cells: Sequence[Cell], order: Order, kept: Kept | None = None) -> int:
     facts = _ready(cells, order)
     from lab.report import terminal
     from lab.results import RunFolder
@@ -166,7 +202,7 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
             with terminal.watch(cells, out, done=folder.results, quiet=order.quiet) as observer:
                 observer.note(f"run {folder.run}: {len(todo)} cells, {order.swaps} swaps each, seed {order.seed}")
                 if todo:
-                    schedule(todo, asked, folder, observer)
+                    schedule(todo, asked, folder, observer, kept=kept)
         except KeyboardInterrupt:
             interrupted = True
         except Exception:

@@ -41,6 +41,11 @@ def check_cell(cell: Cell) -> None:
     matrix.check_cell(cell, known())
 
 
+def check_machine(arch: str, kernel: str, hardware: str) -> None:
+    """UsageError for an unknown name or a machine that cannot be."""
+    matrix.check_machine(arch, kernel, hardware, known())
+
+
 def cells(choice: Choice) -> tuple[list[Cell], Profile]:
     """The cells of a matrix file or a profile, and the profile itself."""
     wanted, file, name = check(choice), choice.matrix, choice.profile

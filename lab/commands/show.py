@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.commands import complete, select
 from lab.commands import options as opt
-from lab.commands import select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,10 @@ def list_cells(choice: opt.Choice, as_json: opt.Json = False) -> None:
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A folder name under the results, or latest.")] = "latest",
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A folder name under the results, or latest.", autocompletion=complete.runs),
+    ] = "latest",
     results: opt.ResultsDir = opt.RESULTS,
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
     as_json: opt.Json = False,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lab import arch, guest, hardware, host, image, kbuild, paths, proc, warm
@@ -27,10 +28,12 @@ from lab.rack import Rack, open_rack
 from lab.results import CellResult, RunFolder
 from lab.runner import run_cell
 from lab.workshop import RunOptions, Workshop
-from tests.bench import peer
+from tests.bench import peer, typed
 
 ARCHES = ("x86_64", "aarch64")
 KERNEL = "bookworm"
+PROMPTS = (("x86_64", "bookworm"), ("aarch64", "trixie"))
+LAB: tuple[str, ...] = (sys.executable, "-m", "lab")
 BUILD_S = 1800.0
 Samples = dict[str, list[float]]
 
@@ -81,6 +84,22 @@ class Bench:
             for _ in range(self.rounds):
                 self.keep(f"restore {name}", self.first_answer_s(machine, cold=False))
                 self.keep(f"cold boot {name}", self.first_answer_s(machine, cold=True))
+
+    def prompt(self) -> None:
+        """`lab up`, then `lab ssh` until its shell asks for a command: the pair a person types."""
+        with isolated(self.work / "prompt"):
+            for name, kernel in PROMPTS:
+                target = f"{name}/{kernel}"
+                proc.run([*LAB, "up", target])  # makes what is missing; not counted
+                proc.run([*LAB, "down", "--all"])
+                for _ in range(self.rounds):
+                    started = time.monotonic()
+                    try:
+                        proc.run([*LAB, "up", target])
+                        typed.until_prompt([*LAB, "ssh"])
+                        self.keep(f"up and a prompt {target}", time.monotonic() - started)
+                    finally:
+                        proc.run([*LAB, "down", "--all"])
 
     def virtme(self) -> None:
         """Restore against virtme-ng, in turn, on the same kernel."""
@@ -151,6 +170,20 @@ class Bench:
         say(text)
 
 
+@contextmanager
+def isolated(folder: Path) -> Iterator[None]:
+    """Guests that stay elsewhere are not this benchmark's to end."""
+    before = os.environ.get("LAB_STATE_DIR")
+    os.environ["LAB_STATE_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LAB_STATE_DIR"]
+        else:
+            os.environ["LAB_STATE_DIR"] = before
+
+
 RATIOS = (
     ("cold boot / restore, x86_64", "cold boot x86_64", "restore x86_64"),
     ("cold boot / restore, aarch64", "cold boot aarch64", "restore aarch64"),
@@ -179,7 +212,7 @@ def table(samples: Samples) -> str:
 
 def main() -> int:
     """Measure, print, and write what was asked for."""
-    names = ("start", "virtme", "build", "cell", "matrix")
+    names = ("start", "prompt", "virtme", "build", "cell", "matrix")
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Speed of the lab on this host.")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="samples of what is quick (default: 5)")
     parser.add_argument("--only", action="append", choices=names, help="only this measurement; repeatable")

@@ -53,7 +53,9 @@ class FakeHost:
     def accel(self, arch: Any, wanted: str, *, progress: Any) -> Any:
         raise HostError("KVM does not work here: failed to set MSR 0x10a", hint="use --accel auto")
 
-    def run_matrix(self, cells: Sequence[Cell], asked: Any, folder: RunFolder, observer: Any) -> None:
+    def run_matrix(
+        self, cells: Sequence[Cell], asked: Any, folder: RunFolder, observer: Any, *, kept: Any = None
+    ) -> None:
         self.asked = asked
         if self.fail:
             raise self.fail

@@ -30,7 +30,7 @@ def run(tmp_path: Path, error: BaseException, *, abandoned: bool = False, cell: 
     def machine(*_: str) -> None:
         raise error
 
-    workshop: Any = SimpleNamespace(options=RunOptions(seed=7), abandoned=abandoned, machine=machine)
+    workshop: Any = SimpleNamespace(options=RunOptions(seed=7), abandoned=abandoned, machine=machine, kept=None)
     observer: Any = SimpleNamespace(cell_phase=lambda cell, phase: None)
     folder = RunFolder.create(tmp_path, seed=7, cells=[cell])
     return runner.run_cell(cell, workshop, folder, observer)
@@ -105,7 +105,7 @@ def test_an_interrupted_run_has_no_result(tmp_path: Path) -> None:
 def test_what_a_guest_left_becomes_its_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Raw, status: Status, reason: str
 ) -> None:
-    def left(attempt: Any) -> None:
+    def left(attempt: Any, _standing: Any) -> None:
         attempt._raw = raw
 
     monkeypatch.setattr(runner._Attempt, "run", left)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""OpenSSH's own client for guests that stay, with the terminal, escapes and exit codes; and copies, tar over it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from lab import proc
+from lab.errors import LabError, UsageError
+from lab.stayed import Record
+from lab.untrusted import one_line
+
+CONNECT_S = 10
+_ABSENT = 44  # exit status of our scripts in the guest when there is no such file
+# As cp does: into a folder when there is one of that name, else under that name. $1 is where, $2 the entry's name.
+_TAKE = (
+    'if [ -d "$1" ]; then exec tar -x -f - -C "$1"; fi; '
+    'mkdir -p "$(dirname "$1")" && t=$(mktemp -d "$(dirname "$1")/.lab.XXXXXX") && tar -x -f - -C "$t" && '
+    'mv -T "$t/$2" "$1"; s=$?; rm -rf "$t"; exit $s'
+)
+_GIVE = f'p=$(readlink -e -- "$1") || exit {_ABSENT}; exec tar -c -f - -C "$(dirname "$p")" -- "$(basename "$p")"'
+
+
+def command(record: Record, words: list[str], *, terminal: bool) -> list[str]:
+    """The client's command line; `words` are the guest's command, each handed on as it is. None of them: a shell."""
+    if record.frozen:
+        raise UsageError(
+            f"{record.name} stands still: {record.frozen}",
+            hint=f"lab gdb {record.name} looks into it, lab down {record.name} ends it",
+        )
+    options = {
+        "HostName": "127.0.0.1",
+        "Port": record.ssh_port,
+        "User": "root",
+        "IdentityFile": record.ssh_key,
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "HostKeyAlias": record.name,
+        "UserKnownHostsFile": record.known_hosts,
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+        # What newer clients prefer resists quantum computers, and takes an emulated guest longer than its restore.
+        "KexAlgorithms": "curve25519-sha256",
+        "ConnectTimeout": CONNECT_S,
+        "LogLevel": "ERROR",
+    }
+    told = shlex.join(words) if words else f"cd; PS1={shlex.quote(record.name)}':\\w# ' exec bash -l"
+    argv = ["ssh", "-F", "none", "-t" if terminal else "-T"]
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    return [*argv, record.name, "--", told]
+
+
+def put(record: Record, source: Path, target: str) -> None:
+    """Copy a file or folder into the guest. UsageError when there is none, LabError when it cannot be copied."""
+    if not source.exists():
+        raise UsageError(f"there is no {source}")
+    source = source.resolve()
+    script = ["sh", "-c", _TAKE, "sh", target or "/root", source.name]
+    reading: list[str | Path] = ["tar", "-c", "-f", "-", "-C", source.parent, "--", source.name]
+    statuses, said = proc.pipe(reading, command(record, script, terminal=False))
+    if any(statuses):
+        raise LabError(f"cannot copy {source} to {record.name}:{target}: {one_line(said) or 'no word of why'}")
+
+
+def get(record: Record, source: str, target: Path) -> None:
+    """Copy a file or folder out of the guest, which may be hostile: only files, folders and links inside them come.
+
+    UsageError when there is none, LabError when it cannot be copied; then nothing is there.
+    """
+    name = posixpath.basename(source.rstrip("/")) or "root"
+    final = target / name if target.is_dir() else target
+    if final.is_dir():
+        raise UsageError(f"{final} is in the way", hint="remove it first")
+    if not final.parent.is_dir():
+        raise UsageError(f"there is no folder {final.parent}")
+    work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        sending = command(record, ["sh", "-c", _GIVE, "sh", source], terminal=False)
+        unpack: list[str | Path] = ["tar", "-x", "--no-same-owner", "--no-same-permissions", "-f", "-", "-C", work]
+        statuses, said = proc.pipe(sending, unpack)
+        if statuses[0] == _ABSENT:
+            raise UsageError(f"{record.name} has no {source}")
+        entries = list(work.iterdir())
+        if any(statuses) or len(entries) != 1:
+            raise LabError(f"cannot copy {record.name}:{source}: {one_line(said) or 'no word of why'}")
+        _check(entries[0])
+        os.replace(entries[0], final)
+    except OSError as e:
+        raise LabError(f"cannot copy to {final}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check(top: Path) -> None:
+    """LabError unless a tree that came from a guest is files, folders, and links that stay inside it."""
+    for path in (top, *top.rglob("*")):
+        inside = path.resolve().is_relative_to(top.parent.resolve()) if path.is_symlink() else True
+        if not inside or not (path.is_symlink() or path.is_file() or path.is_dir()):
+            raise LabError(f"the guest sent what is no plain file: {one_line(str(path.relative_to(top.parent)))}")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What OpenSSH's client is told, and copies. A script stands for the client, and a folder for the guest."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lab import openssh
+from lab.errors import LabError, UsageError
+from tests.unit.staying import record
+
+# The guest's command is the last word; the script's own folder stands for the guest's root's home.
+CLIENT = '#!/bin/sh\nfor word; do :; done\ncd "$(dirname "$0")/guest" && eval "$word"\n'
+HOSTILE = '#!/bin/sh\nexec cat "$(dirname "$0")/hostile.tar"\n'
+
+
+@pytest.fixture
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The guest's folder."""
+    (tmp_path / "ssh").write_text(CLIENT)
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "guest").mkdir()
+    (tmp_path / "host").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path / "guest"
+
+
+def test_a_shell_with_the_guests_name_in_its_prompt(tmp_path: Path) -> None:
+    words = openssh.command(record("x", tmp_path), [], terminal=True)
+    assert words[:4] == ["ssh", "-F", "none", "-t"]
+    assert words[-3:] == ["x", "--", "cd; PS1=x':\\w# ' exec bash -l"]
+    options = dict(word.split("=", 1) for word in words if "=" in word and " " not in word)
+    assert options["HostName"] == "127.0.0.1" and options["Port"] == "2222"
+    assert options["StrictHostKeyChecking"] == "yes" and options["GlobalKnownHostsFile"] == "/dev/null"
+
+
+def test_a_commands_words_arrive_as_they_are(tmp_path: Path) -> None:
+    words = openssh.command(record("x", tmp_path), ["sh", "-c", "exit  $x"], terminal=False)
+    assert "-T" in words and shlex.split(words[-1]) == ["sh", "-c", "exit  $x"]
+
+
+def test_a_guest_that_stands_still_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="x stands still: BUG: y") as told:
+        openssh.command(record("x", tmp_path, frozen="BUG: y"), [], terminal=True)
+    assert "lab down x" in told.value.hint
+
+
+def test_copies_there_and_back(tmp_path: Path, guest: Path) -> None:
+    one, host = record("x", tmp_path), tmp_path / "host"
+    (host / "tree" / "sub").mkdir(parents=True)
+    (host / "tree" / "sub" / "it's").write_text("data")
+    (host / "tree" / "link").symlink_to("sub")
+    openssh.put(one, host / "tree", str(guest))  # into a folder
+    openssh.put(one, host / "tree" / "sub" / "it's", str(guest / "new" / "file"))  # under a name
+    assert (guest / "tree" / "sub" / "it's").read_text() == (guest / "new" / "file").read_text() == "data"
+    openssh.get(one, str(guest / "tree") + "/", host / "back")
+    openssh.get(one, str(guest / "new" / "file"), host)
+    assert (host / "back" / "link" / "it's").read_text() == (host / "file").read_text() == "data"
+    openssh.get(one, str(guest / "new" / "file"), host / "file")  # over a file, as cp does
+    assert sorted(path.name for path in host.iterdir()) == ["back", "file", "tree"]
+    assert sorted(path.name for path in guest.iterdir()) == ["new", "tree"]
+
+
+def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
+    one, host = record("x", tmp_path), tmp_path / "host"
+    (guest / "file").write_text("x")
+    (host / "file").mkdir()
+    with pytest.raises(UsageError, match="there is no"):
+        openssh.put(one, host / "none", "/")
+    with pytest.raises(UsageError, match="x has no /none"):
+        openssh.get(one, "/none", host)
+    with pytest.raises(UsageError, match="is in the way"):
+        openssh.get(one, str(guest / "file"), host)
+    with pytest.raises(UsageError, match="there is no folder"):
+        openssh.get(one, str(guest / "file"), host / "a" / "b")
+    with pytest.raises(LabError, match="cannot copy"):
+        openssh.put(one, guest / "file", "/proc/none/x")
+    assert [path.name for path in host.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("what", ["fifo", "absolute link", "link outwards", "two"])
+def test_a_hostile_guest_gives_plain_files_or_nothing(tmp_path: Path, guest: Path, what: str) -> None:
+    tree = tmp_path / "top"
+    tree.mkdir()
+    if what == "fifo":
+        os.mkfifo(tree / "x")
+    elif what != "two":
+        (tree / "x").symlink_to("/etc/passwd" if what == "absolute link" else "../../x")
+    names = "top ssh" if what == "two" else "top"
+    os.system(f"tar -c -f {tmp_path}/hostile.tar -C {tmp_path} {names}")
+    (tmp_path / "ssh").write_text(HOSTILE)
+    with pytest.raises(LabError, match="no plain file|cannot copy"):
+        openssh.get(record("x", tmp_path), "/x", tmp_path / "host")
+    assert not list((tmp_path / "host").iterdir())

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that stay, through the command itself, from up to down; and what a red run leaves standing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import reaper
+from lab.deadline import Deadline, wait_until
+from lab.guest import Machine
+from tests.vm.conftest import KERNELS
+
+WAIT_S = 300.0
+MUTANT = "splat"
+
+
+class Lab:
+    """The command, with folders of its own for records, sockets and results."""
+
+    def __init__(self, work: Path, runtime: Path) -> None:
+        self.work, self.runtime = work, runtime
+
+    def __call__(self, *words: str, code: int = 0, stdin: bytes = b"") -> str:
+        """Run it to its end; what it says on stdout."""
+        argv = [sys.executable, "-m", "lab", *words]
+        done = subprocess.run(argv, input=stdin, capture_output=True, cwd=self.work, timeout=WAIT_S)
+        assert done.returncode == code, (words, done.stdout.decode(), done.stderr.decode())
+        return done.stdout.decode()
+
+    def there(self) -> list[dict[str, Any]]:
+        """The guests that are up."""
+        found: list[dict[str, Any]] = json.loads(self("ps", "--json"))
+        return found
+
+    def nothing_left(self) -> bool:
+        """Whether no guest, socket, record, log or reaper is left."""
+        files = [path for path in self.work.glob("state/guests/*") if path.name != ".lock"]
+        return not reaper.guests(self.runtime) and not list(self.runtime.iterdir()) and not files
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    runtime = Path(f"/tmp/lab-stay-{os.getpid()}")  # a socket's path holds 108 bytes
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("LAB_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    one = Lab(tmp_path, runtime)
+    yield one
+    one("down", "--all")
+    wait_until(one.nothing_left, "the end of everything", Deadline.after(10))
+    runtime.rmdir()
+
+
+def terminal(words: list[str], typed: bytes, until: bytes, folder: Path) -> bytes:
+    """What a command prints on a terminal of 33 lines and 99 columns; `typed` is typed once it has printed a prompt."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    argv = [sys.executable, "-m", "lab", *words]
+    with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True) as process:
+        os.close(slave)
+        said = b""
+        try:
+            while until not in said:
+                if b"# " in said and typed:
+                    os.write(master, typed)
+                    typed = b""
+                said += os.read(master, 4096)
+            os.write(master, b"\x1d" if words[0] == "console" else b"exit 5\r")
+            said += _rest(master)
+            process.wait(WAIT_S)
+        finally:
+            process.kill()
+            os.close(master)
+        assert process.returncode == (0 if words[0] == "console" else 5), said
+        return said
+
+
+def _rest(master: int) -> bytes:
+    said = b""
+    try:
+        while more := os.read(master, 4096):
+            said += more
+    except OSError:  # the other side is closed
+        pass
+    return said
+
+
+def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Machine, tmp_path: Path) -> None:
+    assert "is up" in lab("up", f"{arch}/{KERNELS[arch]}")
+    (one,) = lab.there()
+    name = one["name"]
+    assert name == f"{arch}-{KERNELS[arch]}" and one["warm"] and one["release"] == machine.image.release
+    assert lab("exec", "--", "uname", "-r").strip() == machine.image.release
+    lab("exec", name, "--", "sh", "-c", "cat >/root/x; exit 7", code=7, stdin=b"from stdin")
+    lab("cp", f"{name}:/root/x", "back")
+    assert (tmp_path / "back").read_text() == "from stdin"
+    lab("cp", "back", ":/root/there")
+    assert lab("exec", "cat", "/root/there") == "from stdin"
+    asked = b"stty size; tty\r"
+    assert b"33 99" in terminal(["ssh"], asked, b"/dev/pts/", tmp_path)
+    line = f"/dev/{machine.image.arch.console}".encode()
+    assert b"33 99" in terminal(["console"], b"\r" + asked, line, tmp_path)
+    lab("up", f"{arch}/{KERNELS[arch]}", "--name", name, code=2)
+    assert f"{name} is down" in lab("down", name)
+    assert lab.there() == []
+    wait_until(lab.nothing_left, "the end of everything", Deadline.after(10))
+    lab("down", name, code=2)
+
+
+def test_a_guest_goes_with_its_killed_keeper(lab: Lab) -> None:
+    lab("up", f"x86_64/{KERNELS['x86_64']}", "--name", "a")
+    os.kill(lab.there()[0]["keeper"], signal.SIGKILL)
+    assert "a is down" in lab("down", "a")
+    wait_until(lab.nothing_left, "the end of everything", Deadline.after(10))
+
+
+def test_a_red_cells_guest_stands_still_and_can_be_had_again(lab: Lab, arch: str, tmp_path: Path) -> None:
+    cell = f"{arch}/{KERNELS[arch]}/refcount/syscall"
+    order = ["--mutant", MUTANT, "--swaps", "6", "--seed", "7", "--build", "host"]
+    said = lab("run", "cell", cell, *order, "--keep", "failed", code=1)
+    (one,) = lab.there()
+    assert one["cell"] == cell and one["frozen"].startswith("CRASH: ")
+    assert one["name"] in said and f"lab gdb {one['name']}" in said
+    assert Path(one["folder"]) == (tmp_path / "results" / "latest" / "cells" / cell).resolve()
+    assert (Path(one["build"]) / "hs_core.ko").is_file()
+    assert reaper.guests(lab.runtime)
+    lab("ssh", code=2)  # it says why
+    lab("down")
+
+    said = lab("up", f"latest/{cell}", "--freeze-on-splat")
+    assert "--seed 7" in said and f"mutant {MUTANT}" in said
+    (again,) = lab.there()
+    assert again["folder"] == one["folder"] and not again["frozen"]
+    assert "hs_refcount" in lab("exec", "lsmod")
+    calls = "cd /run/lab && (./hs-load --load syscall --seed 7 --threads 4 &) && ./hs-ctl swap --count 6 --seed 7"
+    argv = [sys.executable, "-m", "lab", "exec", "--", "sh", "-c", calls]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: bool(lab.there()[0]["frozen"]), "a frozen guest", Deadline.after(WAIT_S), poll_s=0.5)
+        lab("down")
+        assert process.wait(WAIT_S) == 255  # it stood still with its guest
+    wait_until(lab.nothing_left, "the end of everything", Deadline.after(10))
+
+
+def test_nothing_stays_of_a_green_run(lab: Lab) -> None:
+    cell = f"x86_64/{KERNELS['x86_64']}/refcount/syscall"
+    lab("run", "cell", cell, "--swaps", "2", "--build", "host", "--keep", "failed")
+    assert lab.there() == []
+    wait_until(lab.nothing_left, "the end of everything", Deadline.after(10))
