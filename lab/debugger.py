@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 GDB = "gdb-multiarch"
 START = Path(__file__).parent / "gdb" / "start.py"
 MACHINES = {"x86_64": 62, "aarch64": 183}  # ELF's e_machine
-VMLINUX = "vmlinux"  # with debug information, beside the image: `lab image debug` puts it there
 CONSOLE_CAP = 16 << 20  # bytes of a console's log that are read
 LET_GO_S = 5.0
 # Where the sources lay when modules were built, by the name of one that every build has.
@@ -59,7 +58,7 @@ def facts(record: Record, *, batch: bool) -> dict[str, Any]:
     symbols = kernelmap.read(image)
     if record.text is None:
         raise LabError(f"where the kernel of {record.name} lies is not known", hint="it did not say when it booted")
-    full = image / VMLINUX
+    full = image / kernelmap.VMLINUX
     build = Path(record.build) if record.build else None
     return {
         "name": record.name,

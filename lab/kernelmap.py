@@ -25,6 +25,7 @@ from lab.ssh import Done
 log = logging.getLogger(__name__)
 
 MAP, ELF = "System.map", "kernel.elf"
+VMLINUX = "vmlinux"  # with all debug information; only where `imagedebug` fetched it
 TEXT = "_text"
 SIZE_MAX = 64 << 20  # bytes of what a guest says
 # A module's symbol has the module's name after it.

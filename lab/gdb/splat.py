@@ -20,6 +20,8 @@ from lab.gdb import guestmem
 from lab.gdb.symbols import Modules
 
 STACK = 16 << 10  # bytes of a kernel stack that are searched
+NAMES = {"x86_64": ("rip", "rsp"), "aarch64": ("pc", "sp")}
+FLAGS = ("eflags", "cpsr")
 
 
 class FrameId:
@@ -43,18 +45,20 @@ class Fault:
 class FaultUnwinder(Unwinder):
     """Frame 0 of the CPU that complained was called, so to speak, by the faulting frame."""
 
-    def __init__(self, fault: Fault, stack_pointer: str) -> None:
+    def __init__(self, fault: Fault, pc: str, sp: str) -> None:
         super().__init__("hs-splat")
-        self.fault, self.stack_pointer = fault, stack_pointer
+        self.fault, self.pc, self.sp = fault, pc, sp
 
     def __call__(self, pending_frame: Any) -> Any:
         """gdb asks: how does this frame's caller look?"""
         frame = pending_frame
         if frame.level() != 0 or cpu_of(gdb.selected_thread()) != self.fault.cpu:
             return None
-        sp = self.fault.registers[self.stack_pointer]
-        made = frame.create_unwind_info(FrameId(sp - 16, int(frame.read_register("pc"))))
+        sp = self.fault.registers[self.sp]
+        made = frame.create_unwind_info(FrameId(sp - 16, int(frame.read_register(self.pc))))
         for name, value in self.fault.registers.items():
+            if name in FLAGS:
+                continue  # gdb makes no such value out of a number
             kind = frame.read_register(name).type
             made.add_saved_register(name, gdb.Value(value).cast(kind))
         return made
@@ -111,7 +115,7 @@ def place(pc: int) -> str:
     while block is not None and block.function is None:
         block = block.superblock
     name = f" {block.function.name}" if block is not None and block.function is not None else ""
-    line = f" ({where.symtab.filename}:{where.line})" if where.symtab else ""
+    line = f" ({where.symtab.fullname()}:{where.line})" if where.symtab else ""
     return f"{pc:#x}{name}{line}"
 
 
@@ -129,7 +133,7 @@ def select(fault: Fault) -> None:
 
 def find(told: list[dict[str, Any]], modules: Modules, arch: str) -> Fault | None:
     """The newest splat of which the registers are known; selects its CPU."""
-    pc, sp = ("rip", "rsp") if arch == "x86_64" else ("pc", "sp")
+    pc, sp = NAMES[arch]
     for one in reversed(told):
         registers = {name: int(value) for name, value in one["registers"].items()}
         named = {name: modules.resolve(str(value)) for name, value in one["symbols"].items()}
@@ -156,7 +160,7 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
     kind = gdb.lookup_type("struct pt_regs")
     size = kind.sizeof
     names = _names(kind, pc)
-    here = int(gdb.selected_frame().read_register("sp"))
+    here = int(gdb.parse_and_eval(f"(unsigned long)${sp}"))
     top = (here | (STACK - 1)) + 1
     memory = bytes(gdb.selected_inferior().read_memory(here & ~7, top - (here & ~7)))
     for start in range(0, len(memory) - size, 8):
@@ -183,6 +187,6 @@ def _names(kind: gdb.Type, pc: str) -> dict[str, int]:
 
 def enable(fault: Fault, arch: str) -> None:
     """From now on backtraces of that CPU begin with the faulting frame."""
-    register_unwinder(None, FaultUnwinder(fault, "rsp" if arch == "x86_64" else "sp"), replace=True)
+    register_unwinder(None, FaultUnwinder(fault, *NAMES[arch]), replace=True)
     FaultFilter(fault)
     select(fault)

@@ -56,7 +56,13 @@ class Kill(gdb.Command):
 
 def settings(facts: dict[str, Any]) -> None:
     """How gdb behaves, and where it finds sources."""
-    for words in ("pagination off", "confirm off", "print pretty on", "python print-stack message"):
+    for words in (
+        "backtrace limit 64",
+        "pagination off",
+        "confirm off",
+        "print pretty on",
+        "python print-stack message",
+    ):
         gdb.execute(f"set {words}")
     if not facts["script"]:
         gdb.execute("set pagination on")
