@@ -23,6 +23,7 @@ _HOST = re.compile(r"^\[ *\d+\.\d{3}\] ")  # what lab/console.py puts before a l
 _STAMP = re.compile(r"^(?:<\d{1,3}>)?\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ?")
 _CPU = re.compile(r"^CPU: (\d{1,4}) (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm: (.{1,40}?) (?:Tainted|Not tainted|Kdump)")
 _SYMBOL = r"([\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,60}[^\]]{0,60}\])?|0x[0-9a-f]{1,16})"
+_WARNING = re.compile(rf"^WARNING: CPU: (\d{{1,4}}) PID: (\d{{1,10}}) at \S{{1,200}} {_SYMBOL}")
 _PC = re.compile(rf"^(?:RIP: 00(?:10|08):|pc : ){_SYMBOL}")
 _LR = re.compile(rf"^lr : {_SYMBOL}")
 _X86 = re.compile(r"\b(R(?:[ABCD]X|[SD]I|[BS]P|\d\d)|EFLAGS): (?:0018:)?([0-9a-f]{8,16})\b")
@@ -54,9 +55,12 @@ def read(lines: Iterable[str]) -> list[Dump]:
     headline = ""
     for raw in lines:
         line = _STAMP.sub("", _HOST.sub("", clean(raw[:LINE_CHARS]))).rstrip()
-        if found := _CPU.match(line):
-            if len(dumps) == DUMPS:
-                break
+        if found := _WARNING.match(line):  # says early what only oopses leave to their registers
+            current = Dump(int(found[1]), int(found[2]), "", line, {"pc": found[3]})
+            dumps.append(current)
+        elif (found := _CPU.match(line)) and current and (current.cpu, current.comm) == (int(found[1]), ""):
+            current.comm = found[3]
+        elif found:
             current = Dump(int(found[1]), int(found[2]), found[3], headline)
             dumps.append(current)
         elif _END.match(line):
@@ -65,6 +69,8 @@ def read(lines: Iterable[str]) -> list[Dump]:
             _take(current, line)
         elif (phrase := find(line)) is not None and not (phrase.die and headline):
             headline = line  # "Oops: 0000" adds nothing to what came before it
+        if len(dumps) == DUMPS and current is None:
+            break
     return [one for one in dumps if one.headline or one.registers]
 
 

@@ -141,13 +141,14 @@ def find(told: list[dict[str, Any]], modules: Modules, arch: str) -> Fault | Non
         if address is not None and sp in registers:
             registers |= {name: value for name, value in named.items() if value is not None}
             return Fault(one, {**registers, pc: address}, pc, "the console")
-    for one in reversed(told):
+    unknown = {"headline": "the console does not say what happened", "cpu": -1, "comm": "?", "pid": "?", "symbols": {}}
+    for one in [*reversed(told), unknown]:
+        address = modules.resolve(str(one["symbols"].get("pc", "")))
         for thread in gdb.selected_inferior().threads():
-            if cpu_of(thread) == int(one["cpu"]):
+            if cpu_of(thread) == int(one["cpu"]) or one is unknown:
                 thread.switch()
-                found = from_stack(modules, modules.resolve(str(one["symbols"].get("pc", ""))), pc, sp)
-                if found:
-                    return Fault(one, found, pc, "the exception's frame on the stack")
+                if found := from_stack(modules, address, pc, sp):
+                    return Fault({**one, "cpu": cpu_of(thread)}, found, pc, "the exception's frame on the stack")
     return None
 
 

@@ -55,6 +55,20 @@ def test_a_log_that_ends_before_its_registers_still_tells_the_cpu() -> None:
     assert dump.cpu == 1 and dump.headline and not dump.registers and not dump.symbols
 
 
+def test_a_warning_tells_its_place_before_its_registers() -> None:
+    lines = [
+        "------------[ cut here ]------------",
+        "hotswap mutant: splat",
+        "WARNING: CPU: 1 PID: 90 at /k/mutants/splat.c:13 splat_argument.constprop.0+0x4a/0x60 [hs_mut_splat]",
+    ]
+    (early,) = registers.read(lines)
+    assert early.cpu == 1 and not early.registers
+    assert early.symbols == {"pc": "splat_argument.constprop.0+0x4a/0x60 [hs_mut_splat]"}
+    more = ["CPU: 1 PID: 90 Comm: hs-load Tainted: G", "RSP: 0018:ffffb0a0c0437e58 EFLAGS: 00010246"]
+    (late,) = registers.read([*lines, *more])
+    assert (late.comm, late.headline, late.registers["rsp"]) == ("hs-load", lines[2], 0xFFFFB0A0C0437E58)
+
+
 def test_numbers_of_registers_are_gdbs() -> None:
     head = ["BUG: bad", "CPU: 0 PID: 1 Comm: x Tainted: G"]
     (dump,) = registers.read([*head, "RBP: 0000000000000001 R08: 0000000000000002 R15: 0000000000000003"])

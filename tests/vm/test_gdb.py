@@ -51,6 +51,12 @@ class Lab:
         self.record = replace(self.record, frozen="told by the test")
         stayed.write(self.record)
 
+    def tell(self, console: str) -> None:
+        """Have the console have said no more than that."""
+        file = self.folder / "told.log"
+        file.write_text(console)
+        stayed.write(replace(self.record, console_log=str(file)))
+
     def stands(self) -> bool:
         """Whether the guest's CPUs stand still, by libvirt's word."""
         return bool(self.guest.rack.hypervisor._connection.lookupByName(self.guest.name).state()[0] == 3)
@@ -114,8 +120,11 @@ def test_a_frozen_mutant_shows_the_line_that_warned(labs, arch: str) -> None:  #
         assert f"({MUTANT}:{line})" in said, "hs splat names the same"
         assert re.search(r"^calc +refcount +mix +\d+", said, re.MULTILINE)
         assert re.search(r"^calc +mix +hs_mut_splat +\d+ +live +[12] +0x", said, re.MULTILINE)
-        # A script that fails says so, and the guest stays as it is.
-        status, said = lab.gdb("p nothing_of_that_name\n")
+        # Frozen before the registers were printed, the guest has them on its stack. A script that fails says so.
+        console = Path(lab.record.console_log).read_text()
+        lab.tell(console[: console.index("Modules linked in:")])
+        status, said = lab.gdb("hs splat\nbt 3\np nothing_of_that_name\n")
+        assert "the exception's frame on the stack" in said and f"/mutants/splat.c:{line}" in frames(said)[1], said
         assert status == 1 and "nothing_of_that_name" in said and lab.stands()
         lab.guest.rack.hypervisor.resume(lab.guest.name)
         stayed.write(replace(lab.record, frozen=""))
@@ -126,7 +135,7 @@ def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs, arch: str)
     with labs("early_unload", at=b"---[ end trace") as lab:
         lab.bench.sh("./hs-ctl up --mechanism refcount --load syscall --seed 7 --mutant early_unload")
         lab.bench.sh("(./hs-load --load syscall --threads 2 --seed 7; true) >load.json 2>&1 </dev/null & sleep 0.1")
-        lab.bench.sh("./hs-ctl swap --count 20 --seed 7 >swaps 2>&1 </dev/null &")
+        lab.bench.sh("./hs-ctl swap --count 2 --seed 7 >swaps 2>&1 </dev/null &")
         lab.freeze()
         status, said = lab.gdb("hs editions\nhs splat\nbt 12\n")
         assert status == 0 and lab.stands()
