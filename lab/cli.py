@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from lab import log as logs
-from lab.commands import house, notify, run, show, stay
+from lab.commands import debug, house, notify, run, show, stay
 from lab.errors import Exit, LabError, refused
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ app.command("down")(stay.down)
 app.add_typer(house.image_app, name="image")
 app.command("gc")(house.gc)
 app.command("doctor")(house.doctor)
+app.command("gdb")(debug.gdb)
+app.command("dump")(debug.dump)
 
 
 @app.callback()

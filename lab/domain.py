@@ -37,6 +37,7 @@ class DomainSpec:
     overlay: Path  # the guest's own qcow2
     seed: Path  # tar archive with keys and host name, read once at boot
     console: Path  # socket on which the lab already listens
+    gdb: Path  # socket on which QEMU's gdb stub will listen
     ssh_port: int  # on 127.0.0.1
 
 

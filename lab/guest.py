@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import domain, halt, proc
+from lab import domain, halt, kernelmap, proc
 from lab.console import Console
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HostError, HypervisorError
@@ -61,21 +61,21 @@ class Guest:
         self.rack = rack
         self.console = console
         self.warm = warm
+        self.text: int | None = None  # where its kernel's _text lies, which is moved at each boot
         self.connection: Connection | None = None
         self.port = 0  # of its SSH, on 127.0.0.1
-        self.text: int | None = None  # where its kernel's text begins
         self._lost = ""
         self._lock = threading.Lock()
+
+    @property
+    def gdb(self) -> Path:
+        """The socket of QEMU's gdb stub. Whoever connects stops the guest."""
+        return self.rack.root / f"{self.name}.gdb"
 
     @property
     def lost(self) -> str:
         """Why the guest was given up, or nothing."""
         return self._lost
-
-    @property
-    def gdb(self) -> Path:
-        """The socket of QEMU's gdb stub."""
-        return self.rack.root / f"{self.name}.gdb"
 
     def freeze(self) -> None:
         """Let no CPU of it run on; nothing happens when it stands still. HypervisorError when libvirt cannot."""
@@ -169,6 +169,7 @@ def boot(
             guest.console.wait_for(READY, deadline)
             guest.attach(Connection.open(port, key=client, host_key=host.public, deadline=deadline))
         stack.callback(_close, guest)
+        guest.text = kernelmap.learn(guest, image, deadline=deadline)
         yield guest
 
 
@@ -180,12 +181,14 @@ def restore(
     saved: Path,
     seed: Path,
     keys: Keys,
+    text: int | None,
     console_log: Path,
     watch: Callable[[bytes], str | None] = lambda _data: None,
 ) -> Iterator[Guest]:
     """Bring a guest back from its own copy of a saved overlay, and end it on the way out.
 
-    The guest's clock, random pool, keys and edu devices are this run's when it is handed over.
+    `text` is where its kernel lay when it was saved. The guest's clock, random pool, keys and edu devices are this
+    run's when it is handed over.
     """
     name = _new_name()
     overlay = rack.work / f"{name}.qcow2"
@@ -203,6 +206,8 @@ def restore(
             f"echo '{rack.key.public}' > {AUTHORIZED_KEYS}"
         )
         guest.run(refresh, stdin=secrets.token_bytes(64), deadline=deadline)
+        guest.text = text
+        kernelmap.keep(guest, machine.image, deadline=deadline)
         yield guest
 
 
@@ -255,6 +260,7 @@ def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, s
             overlay=overlay,
             seed=seed,
             console=rack.root / f"{name}.con",
+            gdb=rack.root / f"{name}.gdb",
             ssh_port=port,
         )
         try:

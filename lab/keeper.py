@@ -143,6 +143,7 @@ class Stay:
             "state": self._state,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "dump": self._dump,
             "console": self._console,
             "resize": self._resize,
             "down": self._down,
@@ -161,6 +162,10 @@ class Stay:
 
     def _thaw(self, _request: Request, _client: socket.socket) -> Any:
         self.thaw()
+        return {}
+
+    def _dump(self, request: Request, _client: socket.socket) -> Any:
+        self.guest.rack.hypervisor.dump(self.guest.name, Path(str(request.get("to"))))
         return {}
 
     def _down(self, _request: Request, client: socket.socket) -> None:

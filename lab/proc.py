@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,29 @@ def run(
     if check and process.returncode != 0:
         raise CommandFailed(words, process.returncode, text)
     return subprocess.CompletedProcess(words, process.returncode, text, "")
+
+
+def foreground(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> int:
+    """Run a command that has our terminal, to its end; its exit code, negative when a signal ended it.
+
+    Ctrl-C is the command's own. `env` is added to the environment. Raises HostError when the program is missing; when
+    we are told to end, the command is, too.
+    """
+    words = [str(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    if shutil.which(words[0]) is None:
+        raise _missing(words[0])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # The command does not inherit that Ctrl-C is ignored: whoever runs it wants it back.
+        with subprocess.Popen(["env", "--default-signal=INT", *words], env={**os.environ, **(env or {})}) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def detach(argv: Sequence[str | Path]) -> int:

@@ -133,8 +133,9 @@ def _make(rack: Rack, machine: Machine, work: Path) -> None:
         if one_line(done.stdout) != "0":
             raise GuestLost(f"its kernel is tainted ({one_line(done.stdout, 20)}) before anything ran in it")
         guest.rack.hypervisor.save_warm(guest.name)
+        where = guest.text
     (work / _SEED).write_bytes(seed_tar(client, host, hostname="warm"))
-    facts = {"client": asdict(client), "host": host.public, "image": machine.image.folder.name}
+    facts = {"client": asdict(client), "host": host.public, "image": machine.image.folder.name, "text": where}
     paths.write_whole(work / _KEYS, json.dumps(facts))
     (work / _KEYS).chmod(0o600)
 
@@ -146,9 +147,11 @@ def _restore(
     try:
         text = json.loads((state / _KEYS).read_text())
         keys = Keys(client=KeyPair(**text["client"]), host=text["host"])
+        where = text["text"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise HypervisorError(f"{state / _KEYS} is not readable") from e
+    disk, seed = state / _DISK, state / _SEED
     with restore(
-        rack, machine, saved=state / _DISK, seed=state / _SEED, keys=keys, console_log=console_log, watch=watch
+        rack, machine, saved=disk, seed=seed, keys=keys, text=where, console_log=console_log, watch=watch
     ) as guest:
         yield guest

@@ -74,6 +74,7 @@ enum hs_state {
  * @node:	in slot->refs
  * @name:	edition->name
  * @module:	name of its module
+ * @text:	where the module's code lies; stays when it is gone, for debuggers: a task may come back to it
  * @state:	enum hs_state, under hs_lock
  * @total:	the counters' sums, once gone
  */
@@ -95,6 +96,7 @@ struct hs_ref {
 	struct list_head node;
 	char name[HS_NAME_LEN];
 	char module[HS_MODULE_LEN];
+	const void *text;
 	enum hs_state state;
 	struct hs_count total;
 };

@@ -9,6 +9,7 @@
 
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include "../compat.h"
 #include "core.h"
 
 static atomic64_t allocated, freed;
@@ -78,6 +79,7 @@ void hs_memory_show(struct seq_file *seq)
 struct hs_ref *hs_ref_new(struct hs_slot *slot, struct hs_edition *edition)
 {
 	struct hs_ref *ref = hs_zalloc(sizeof(*ref));
+	unsigned int size;
 
 	if (!ref)
 		return NULL;
@@ -98,6 +100,7 @@ struct hs_ref *hs_ref_new(struct hs_slot *slot, struct hs_edition *edition)
 	INIT_LIST_HEAD(&ref->node);
 	strscpy(ref->name, edition->name, sizeof(ref->name));
 	strscpy(ref->module, module_name(edition->owner), sizeof(ref->module));
+	hs_module_text(edition->owner, &ref->text, &size);
 	return ref;
 }
 

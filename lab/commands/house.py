@@ -44,6 +44,24 @@ def image_build(names: Names = None, arch: opt.Arches = None) -> None:
         print(f"{name} {one} {built.release} {built.folder}")
 
 
+@image_app.command("debug")
+def image_debug(
+    name: Annotated[str, typer.Argument(metavar="KERNEL", help="Which; see: lab list kernels.")],
+    arch: Annotated[str, typer.Option(metavar="ARCH", help="Of which architecture.")],
+) -> None:
+    """Fetch the debug information of an image's kernel, about 300 MB; lab gdb, drgn and crash use it.
+
+    Example: lab image debug trixie --arch aarch64
+    """
+    from lab import arch as arches
+    from lab import image, imagedebug
+
+    def told(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    print(imagedebug.ensure(image.ensure(name, arches.get(arch), progress=told), progress=told))
+
+
 @image_app.command("list")
 def image_list(as_json: opt.Json = False) -> None:
     """Every image: whether it is cached, its kernel, its size.

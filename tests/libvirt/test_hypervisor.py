@@ -13,7 +13,7 @@ from lxml import etree
 from lab import domain, hardware, paths, proc
 from lab.arch import ARCHES
 from lab.deadline import Deadline
-from lab.errors import HypervisorError
+from lab.errors import HostError, HypervisorError
 from lab.hypervisor import Hypervisor
 from tests.unit.test_domain import spec
 
@@ -63,6 +63,25 @@ def test_a_guest_paused_over_its_disk_is_told_from_others(hypervisor: Hypervisor
     hypervisor._connection.lookupByName("g1").suspend()
     assert hypervisor.disk_error("g1") == ""
     assert hypervisor.disk_error("nobody") == ""
+
+
+def test_a_guest_stands_still_and_goes_on(hypervisor: Hypervisor) -> None:
+    hypervisor.boot(XML.format(name="g1"))
+    domain = hypervisor._connection.lookupByName("g1")
+    hypervisor.suspend("g1")
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+    hypervisor.resume("g1")
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    with pytest.raises(HypervisorError, match="could not pause"):
+        hypervisor.suspend("nobody")
+
+
+def test_a_dump_that_fails_leaves_no_file(hypervisor: Hypervisor, tmp_path: Path) -> None:
+    with pytest.raises(HypervisorError, match="could not dump"):
+        hypervisor.dump("nobody", tmp_path / "x.core")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(HostError):
+        hypervisor.dump("nobody", tmp_path / "nowhere" / "x.core")
 
 
 @pytest.mark.parametrize(

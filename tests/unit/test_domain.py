@@ -28,6 +28,7 @@ def spec(arch: str, profile: str = "standard", *, kvm: bool = False) -> domain.D
         overlay=Path("/cache/g1.qcow2"),
         seed=Path("/cache/seed.tar"),
         console=Path("/run/g1.con"),
+        gdb=Path("/run/g1.gdb"),
         ssh_port=2222,
     )
 
@@ -98,3 +99,9 @@ def test_edu_devices_get_slots_of_their_own(count: int) -> None:
 def test_a_disk_that_the_host_cannot_write_stops_the_guest() -> None:
     drivers = ET.fromstring(domain.render(spec("x86_64"))).findall("devices/disk/driver")
     assert [driver.get("error_policy") for driver in drivers] == ["stop", "stop"]
+
+
+def test_gdbs_socket_is_the_guests_own_and_no_port() -> None:
+    odd = replace(spec("x86_64"), gdb=Path("/run/a,b/g1.gdb"))
+    values = arguments(ET.fromstring(domain.render(odd)))
+    assert values[values.index("-gdb") + 1] == "unix:/run/a,,b/g1.gdb,server=on,wait=off"

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""gdb on a guest that stays: what it is told of the guest, its run, and the guest's state afterwards.
+
+gdb runs beside us with our terminal, not in our place: when it is killed, QEMU does not hear of it, and a guest that
+ran before would stand still for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import kernelmap, paths, proc, registers
+from lab.errors import HostError, LabError, UsageError
+from lab.stayed import Record
+
+log = logging.getLogger(__name__)
+
+GDB = "gdb-multiarch"
+START = Path(__file__).parent / "gdb" / "start.py"
+MACHINES = {"x86_64": 62, "aarch64": 183}  # ELF's e_machine
+CONSOLE_CAP = 16 << 20  # bytes of a console's log that are read
+LET_GO_S = 5.0
+# Where the sources lay when modules were built, by the name of one that every build has.
+_SOURCES = (rb"(/[^\0]{1,400})/core/core\.c\0", rb"(/[^\0]{1,400})/mechanisms/invalidate/guard_\w+\.S\0")
+
+
+def run(record: Record, *, script: Path | None, more: Sequence[str]) -> int:
+    """gdb on a guest, to its end; gdb's exit code. `script` is run in batch mode and decides the code.
+
+    Raises UsageError when there is no such script, HostError when gdb is missing, LabError when the guest has no stub.
+    """
+    if script is not None and not script.is_file():
+        raise UsageError(f"{script}: no such file")
+    if not Path(record.gdb).exists():
+        raise LabError(f"{record.name} has no gdb stub at {record.gdb}", hint="lab ps says which guests there are")
+    with tempfile.TemporaryDirectory(prefix="lab-gdb-") as folder:
+        told = Path(folder) / "guest.json"
+        told.write_text(json.dumps(facts(record, batch=script is not None)))
+        argv = [GDB, "-q", *(("-nx", "-batch") if script else ()), "-x", str(START)]
+        argv += ["-x", str(script)] if script else []
+        status = proc.foreground([*argv, *more], env={"LAB_GDB": str(told)})
+    if status < 0 and not record.frozen:
+        log.warning("gdb was killed: %s goes on", record.name)
+        let_go(Path(record.gdb))
+    return status
+
+
+def facts(record: Record, *, batch: bool) -> dict[str, Any]:
+    """What lab/gdb/start.py wants to know."""
+    image = Path(record.image)
+    symbols = kernelmap.read(image)
+    if record.text is None:
+        raise LabError(f"where the kernel of {record.name} lies is not known", hint="it did not say when it booted")
+    full = image / kernelmap.VMLINUX
+    build = Path(record.build) if record.build else None
+    return {
+        "name": record.name,
+        "arch": record.arch,
+        "release": record.release,
+        "socket": record.gdb,
+        "frozen": record.frozen,
+        "script": batch,
+        "kernel": str(full if full.exists() else kernelmap.symbol_file(image, MACHINES[record.arch])),
+        "moved": record.text - (kernelmap.linked_at(full) if full.exists() else symbols[kernelmap.TEXT].address),
+        "build": str(build) if build else None,
+        "sources": sources(build) if build else [],
+        "splats": [one.to_json() for one in registers.read(_console(Path(record.console_log)))],
+    }
+
+
+def sources(build: Path) -> list[list[str]]:
+    """Pairs for gdb: where the sources were when the modules of a folder were built, and where they are."""
+    try:
+        data = (build / "hs_core.ko").read_bytes()
+    except OSError:
+        return []
+    found = {one for pattern in _SOURCES for one in re.findall(pattern, data)}
+    return [[old.decode(errors="replace"), str(paths.kmod_dir())] for old in sorted(found)]
+
+
+def let_go(stub: Path) -> None:
+    """Let a guest run that somebody stopped through its gdb stub, and then vanished."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(LET_GO_S)
+            sock.connect(str(stub))
+            sock.sendall(b"+$D#44")  # "detach", with its checksum
+            sock.recv(16)
+    except OSError as e:
+        raise HostError(f"the guest stands still: {e}", hint="lab gdb once more, and quit it: then it runs") from e
+
+
+def _console(file: Path) -> list[str]:
+    """The lines of a console's log, as much as is sane; none where there is no log."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(CONSOLE_CAP).decode(errors="replace").splitlines()
+    except OSError:
+        return []
