@@ -100,7 +100,7 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
             stream.write(f"+ {command}\n".encode())
             done = guest.run(command, deadline=deadline, check=False, on_line=lambda line: _write(stream, line))
         if done.status != 0:
-            raise _refused(log_file)
+            raise BuildError(complaint(log_file))
         wanted = f'$(find . -name "hs_*.ko" -type f) {" ".join(TOOLS)}'
         unpack(guest.get_tar(GUEST_FOLDER, wanted, deadline=deadline), work)
         guest.run(f"rm -rf {GUEST_FOLDER}", deadline=deadline)
@@ -128,7 +128,7 @@ def build_on_host(
         try:
             proc.run(argv, deadline=deadline, env=ENVIRONMENT, log_file=log_file)
         except proc.CommandFailed as e:
-            raise _refused(log_file) from e
+            raise BuildError(complaint(log_file)) from e
         for product in _products(tree):
             _keep(product, work)
         shutil.rmtree(tree)
@@ -246,11 +246,11 @@ def _keep(product: Path, work: Path) -> None:
     shutil.copy2(product, work / product.name)
 
 
-def _refused(log_file: Path) -> BuildError:
+def complaint(log_file: Path) -> str:
     """The first complaint in a build's log."""
     lines = log_file.read_text(errors="replace").splitlines()
     told = next((line for line in lines if re.search(r"\berror:|\bERROR:|\*\*\*|undefined reference", line)), "")
-    return BuildError(one_line(told) or "make said no")
+    return one_line(told) or "make said no"
 
 
 def _who(image: Image) -> str:
