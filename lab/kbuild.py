@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lab import headers, paths, proc, shelf
+from lab import headers, kerneltree, paths, proc, shelf
 from lab.deadline import Deadline
 from lab.errors import BuildError, DeadlineError
 from lab.image import Image
@@ -93,6 +93,9 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
     Raises BuildError naming the log when the compiler refuses or time is up; GuestLost passes.
     """
 
+    if image.tree is not None:
+        kerneltree.check_programs(image.tree, image.arch.name)
+
     def make(work: Path, log_file: Path) -> None:
         guest.put_tar(pack(sources, {"quick/cc": QUICK.read_bytes(), **QUICK_HEADERS}), GUEST_FOLDER, deadline=deadline)
         command = _guest_command(sources, mutants=mutants)
@@ -141,6 +144,7 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
     compiler = image.compiler if where == "guest" else headers.compiler(image.arch, deadline=Deadline.after(30.0))
     sha = hashlib.sha256()
     sha.update("\0".join((FORMAT, where, image.arch.name, image.release, compiler, str(mutants))).encode())
+    sha.update(image.digest.encode() if image.tree else b"")  # a tree is built anew under the same release
     sha.update(QUICK.read_bytes() + repr(QUICK_HEADERS).encode() if where == "guest" else b"")
     for path in source_files(sources):
         data = path.read_bytes()

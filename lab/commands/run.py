@@ -22,6 +22,7 @@ from lab.errors import Exit, HostError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lab.kerneltree import Tree
     from lab.results import CellResult, RunFolder
 
 app = typer.Typer(
@@ -44,6 +45,8 @@ class Order:
     cold: bool
     mutant: str
     results: Path
+    kmod: str = ""
+    trees: tuple[Tree, ...] = ()
     resume: str = ""
     dry_run: bool = False
     json: bool = False
@@ -51,7 +54,12 @@ class Order:
 
     def kept(self) -> dict[str, Any]:
         """What run.json keeps of it, and a resumed run takes from there."""
-        return {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None}
+        kept = {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None}
+        if self.kmod:
+            kept["kmod"] = self.kmod
+        if self.trees:
+            kept |= {"kernels": [str(tree.path) for tree in self.trees], "userland": self.trees[0].userland}
+        return kept
 
 
 @app.command("matrix")
@@ -70,13 +78,15 @@ def run_matrix(
     """
     _louder(how)
     if resume is not None:
-        if choice != opt.Choice() or how.swaps or how.seed or how.mutant:
-            raise UsageError("--resume takes cells, swaps, seed and mutant from the run", hint="leave the others out")
-        cells, how = _resumed(resume, how)
+        if choice != opt.Choice() or how.swaps or how.seed or how.mutant or how.kmod:
+            told = "--resume takes cells, swaps, seed, mutant, editions and kernels from the run"
+            raise UsageError(told, hint="leave the others out")
+        cells, how, trees = _resumed(resume, how)
     else:
-        cells, chosen = select.cells(choice)
+        trees = select.trees(choice.kernel, how.userland)
+        cells, chosen = select.cells(choice, trees)
         how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
-    return execute(cells, _order(how, cells, jobs=jobs, resume=resume or ""))
+    return execute(cells, _order(how, cells, trees, jobs=jobs, resume=resume or ""))
 
 
 @app.command("cell")
@@ -86,6 +96,7 @@ def run_cell(
         str, typer.Argument(metavar="ID", help="ARCH/KERNEL/MECHANISM/LOAD[@HARDWARE]; see: lab list cells.")
     ],
     how: opt.How,
+    kernel: opt.KernelTree = None,
 ) -> int:
     """Run one cell.
 
@@ -93,11 +104,12 @@ def run_cell(
     """
     _louder(how)
     cell = Cell.parse(name)
-    select.check_cell(cell)
-    return execute([cell], _order(how, [cell], jobs=1))
+    trees = select.trees([f"{kernel}/"] if kernel else (), how.userland)
+    select.check_cell(cell, trees)
+    return execute([cell], _order(how, [cell], trees, jobs=1))
 
 
-def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") -> Order:
+def _order(how: opt.How, cells: Sequence[Cell], trees: tuple[Tree, ...], *, jobs: int, resume: str = "") -> Order:
     """Everything decided: what was left open is the default, the seed is drawn."""
     return Order(
         swaps=how.swaps or select.DEFAULT_SWAPS,
@@ -109,6 +121,8 @@ def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") 
         cold=how.cold,
         mutant=_mutant(how.mutant, cells),
         results=how.results,
+        kmod=_kmod(how),
+        trees=trees,
         resume=resume,
         dry_run=how.dry_run,
         json=how.as_json,
@@ -135,6 +149,8 @@ def execute(cells: Sequence[Cell], order: Order) -> int:
         connect=select.uri(order.connect),
         cold=order.cold,
         mutant=order.mutant,
+        kmod=order.kmod,
+        trees=order.trees,
     )
     if order.resume:
         folder = RunFolder.resume(order.results, order.resume)
@@ -231,8 +247,8 @@ def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     return host.facts()
 
 
-def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
-    """A run's cells, and how they were to be run."""
+def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How, tuple[Tree, ...]]:
+    """A run's cells, how they were to be run, and kernels of the user's own."""
     from lab.results import locate, read_run
 
     head = read_run(locate(how.results, run))
@@ -240,12 +256,29 @@ def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
     try:
         cells = [Cell.parse(name) for name in kept["cells"]]
         told = {name: kept[name] for name in ("swaps", "cold", "mutant")}
+        told["kmod"] = Path(kept["kmod"]) if kept.get("kmod") else None
         how = replace(how, seed=head["seed"], build=opt.BuildPlace(kept["build"]), **told)
     except KeyError as e:
         raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
+    trees = select.trees(kept.get("kernels"), kept.get("userland") or how.userland)
     for cell in cells:
-        select.check_cell(cell)
-    return cells, how
+        select.check_cell(cell, trees)
+    return cells, how, trees
+
+
+def _kmod(how: opt.How) -> str:
+    """The folder of the user's editions, checked."""
+    if how.kmod is None:
+        return ""
+    from lab import kmodtree
+
+    if how.mutant:
+        raise UsageError(
+            "--kmod and --mutant exclude each other", hint="a mutant stands in for one of the lab's modules"
+        )
+    folder = how.kmod.expanduser().resolve()
+    kmodtree.check_own(folder)
+    return str(folder)
 
 
 def _mutant(name: str | None, cells: Sequence[Cell]) -> str:
