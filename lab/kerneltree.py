@@ -109,6 +109,11 @@ def read(path: Path, *, userland: str = USERLAND) -> Tree:
         raise UsageError(
             f"--kernel {path}: modules.order names {lost}, which is missing", hint="run there: make modules"
         )
+    if not tree.modules() and any(settings[option] == "m" for option in WANTED):
+        raise UsageError(
+            f"--kernel {path}: it has no modules of {release}, and its disk driver or file system is one",
+            hint="run there: make modules",
+        )
     return tree
 
 

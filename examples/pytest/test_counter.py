@@ -57,5 +57,5 @@ class TestOnFourProcessors:
 
     def test_what_it_has_is_taken_home(self, guest: Guest, tmp_path: Path) -> None:
         assert guest.vcpus == int(guest.run("nproc").stdout)
-        guest.run("uname -r >/tmp/release")
-        assert guest.get("/tmp/release", tmp_path / "release").read_text() == f"{guest.release}\n"
+        guest.run("uname -r >/root/release")
+        assert guest.get("/root/release", tmp_path / "release").read_text() == f"{guest.release}\n"
