@@ -67,7 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-arch", action="append", default=[], metavar="A", help="Only guests of this architecture; repeatable."
     )
-    group.addoption("--lab-kernel", action="append", default=[], metavar="K", help="Only this kernel; repeatable.")
+    group.addoption(
+        "--lab-kernel", action="append", default=[], metavar="K", help="Only this kernel, or a build tree; repeatable."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -209,20 +211,26 @@ def _asked(marks: Sequence[pytest.Mark]) -> Asked:
 
 def _wishes(asked: Asked, config: pytest.Config) -> list[Wish]:
     """Every machine that a test asks for and the command line leaves; UsageError for an unknown name."""
-    from lab import arch, hardware, recipe
+    from lab import arch, hardware, kerneltree, recipe
     from lab.cell import STANDARD
     from lab.matrix import Filters, Known, check_names
     from lab.testguest import Wish
 
     native = arch.native()
     kernels = {name: one.arches for name, one in recipe.recipes().items()}
-    only_arch, only_kernel = tuple(config.getoption("--lab-arch")), tuple(config.getoption("--lab-kernel"))
+    trees = {}
+    only_arch, only_kernel = tuple(config.getoption("--lab-arch")), list(config.getoption("--lab-kernel"))
+    for at, name in enumerate(only_kernel):
+        if kerneltree.is_path(name):
+            tree = kerneltree.read(config.invocation_params.dir / name)
+            trees[tree.name], kernels[tree.name], only_kernel[at] = tree, (tree.arch.name,), tree.name
     known = Known(kernel=kernels)
     check_names(Filters(arch=asked.arch, kernel=asked.kernel, hardware=asked.hardware), known)
     check_names(Filters(arch=only_arch, kernel=only_kernel), known)
-    default_arch = only_arch or (native.name if native else "x86_64",)
+    native_name = native.name if native else "x86_64"
+    default_arch = only_arch or tuple(dict.fromkeys(tree.arch.name for tree in trees.values())) or (native_name,)
     wishes = [
-        Wish(one, kernel, machine, asked.vcpus)
+        Wish(one, kernel, machine, asked.vcpus, trees.get(kernel))
         for one in asked.arch or default_arch
         for kernel in asked.kernel or only_kernel or (KERNEL,)
         for machine in asked.hardware or (STANDARD,)

@@ -18,6 +18,7 @@ from lab.untrusted import clean, one_line
 
 if TYPE_CHECKING:
     from lab.events import Splat
+    from lab.kerneltree import Tree
     from lab.testlab import Running
 
 COMMAND_S = 60.0
@@ -33,6 +34,7 @@ class Wish:
     kernel: str
     hardware: str
     vcpus: int = 0  # 0: the profile's
+    tree: Tree | None = None  # the build tree that `kernel` is of
 
     @property
     def name(self) -> str:

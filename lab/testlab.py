@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import arch as arches
-from lab import dmesg, hardware, headers, host, image, kbuild, kmodtree, proc, warm
+from lab import dmesg, hardware, headers, host, image, kbuild, kmodtree, proc, treeimage, warm
 from lab.deadline import Deadline
 from lab.errors import BuildError, HostError
 from lab.guest import Guest, Machine
@@ -71,7 +71,10 @@ class TestLab:
             if wish.vcpus:
                 profile = dataclasses.replace(profile, name=f"{profile.name}-{wish.vcpus}cpu", vcpus=wish.vcpus)
             choice = host.accel(arch, progress=self.progress)
-            base = image.ensure(wish.kernel, arch, progress=self.progress)
+            if wish.tree is not None:
+                base = treeimage.ensure(wish.tree, progress=self.progress)
+            else:
+                base = image.ensure(wish.kernel, arch, progress=self.progress)
             self._machines[wish] = Machine(image=base, hardware=profile, accel=choice.accel)
         return self._machines[wish]
 

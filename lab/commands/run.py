@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import secrets
 import shlex
 import sys
@@ -237,10 +238,12 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
 
 def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     """The host's facts; HostError before anything starts when it lacks a package or the accelerator asked for."""
-    from lab import arch, host
+    from lab import arch, host, kerneltree
 
     if missing := host.missing_packages():
         raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
+    for tree in order.trees:  # before anything is made for a build that cannot be
+        kerneltree.check_programs(tree.path, tree.arch.name if order.build == "guest" else platform.machine())
     if order.accel == "kvm":
         for name in dict.fromkeys(cell.arch for cell in cells):
             host.accel(arch.get(name), order.accel, progress=lambda text: print(text, file=sys.stderr))

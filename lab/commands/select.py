@@ -24,7 +24,7 @@ _URIS = {"embed": "qemu:///embed", "session": "qemu:///session", "system": "qemu
 
 def check(choice: Choice, trees: Sequence[Tree] = ()) -> Filters:
     """What the options ask for; a name given twice counts once. UsageError for an unknown one."""
-    kernels = [name for name in choice.kernel or () if not kerneltree.is_path(name)]
+    kernels = [name for name in choice.kernel or () if not (trees and kerneltree.is_path(name))]
     kernels += [tree.name for tree in trees]
     # A tree is for one architecture: a matrix of it has no others, unless somebody asks for them.
     arches = choice.arch or ([tree.arch.name for tree in trees] if trees and len(kernels) == len(trees) else ())
