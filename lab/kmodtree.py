@@ -61,6 +61,11 @@ def with_own(sources: Path, own: Path, target: Path) -> None:
     (target / OWN / "Kbuild").write_text("".join(lines))
 
 
+def in_own(message: str, own: Path) -> str:
+    """What a compiler said of a user's file, by the name that the user knows it under."""
+    return re.sub(rf"(?:\S*/)?\b{OWN}/(?=[\w./-]+:\d+)", lambda _: f"{own}/", message)
+
+
 def pack(sources: Path, more: dict[str, bytes] | None = None) -> bytes:
     """The source tree as a tar archive, the same bytes for the same content; `more` are programs to add."""
     out = io.BytesIO()

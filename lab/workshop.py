@@ -18,6 +18,7 @@ from lab import halt, hardware, host, image, kbuild, kerneltree, kmodtree, paths
 from lab.arch import Arch
 from lab.cell import Cell
 from lab.deadline import Deadline
+from lab.errors import BuildError
 from lab.guest import Machine
 from lab.hypervisor import EMBED
 from lab.image import Image
@@ -123,6 +124,14 @@ class Workshop:
         self.rack.abandon("the run was interrupted")
 
     def _make(self, machine: Machine) -> Build:
+        try:
+            return self._made(machine)
+        except BuildError as e:
+            if not self.options.kmod:
+                raise
+            raise BuildError(kmodtree.in_own(e.message, Path(self.options.kmod)), hint=e.hint) from e
+
+    def _made(self, machine: Machine) -> Build:
         sources, options = self._sources(), self.options
         mutants = bool(options.mutant)
         if (found := kbuild.cached(machine.image, sources, where=options.build, mutants=mutants)) is not None:

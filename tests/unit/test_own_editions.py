@@ -43,6 +43,12 @@ def test_who_checks_results_knows_their_algorithms(tmp_path: Path) -> None:
     assert subprocess.run([target / "t"], check=True, capture_output=True, text=True).stdout == "1\n"
 
 
+@pytest.mark.parametrize("line", ["/cache/.x/tree/own/fast.c:3:1: error: no", "own/fast.c:3:1: error: no"])
+def test_a_complaint_names_the_users_file(own: Path, line: str) -> None:
+    assert kmodtree.in_own(f"the build failed: {line}", own) == f"the build failed: {own}/fast.c:3:1: error: no"
+    assert kmodtree.in_own("core/own.h:3: error", own) == "core/own.h:3: error"
+
+
 @pytest.mark.parametrize("name", ["Fast", "2fast", "fast-er", "a" * 25])
 def test_a_name_that_no_module_may_have(own: Path, name: str) -> None:
     (own / f"{name}.c").touch()
