@@ -24,6 +24,10 @@ NAME = re.compile(r"[0-9][A-Za-z0-9._+~-]{0,62}")
 # What a guest cannot do without, built in or as a module; and what has to be built in.
 WANTED = ("EXT4_FS", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET")
 BUILT_IN = ("MODULES", "MODULE_UNLOAD", "BLK_DEV_INITRD", "DEVTMPFS", "TMPFS", "PCI", "INET", "UNIX98_PTYS")
+REFUSED = {
+    "CC_IS_CLANG": "it was built with clang, and modules are built with gcc",
+    "MODULE_SIG_FORCE": "it loads signed modules only",
+}
 CONSOLE = {"x86_64": "SERIAL_8250_CONSOLE", "aarch64": "SERIAL_AMBA_PL011_CONSOLE"}
 MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of ELF
 PROGRAMS = ("scripts/basic/fixdep", "scripts/mod/modpost")
@@ -150,6 +154,9 @@ def _check(path: Path, arch: Arch, settings: dict[str, str]) -> None:
     for option in (*BUILT_IN, CONSOLE[arch.name]):
         if settings.get(option) != "y":
             raise UsageError(f"--kernel {path}: a guest needs CONFIG_{option}=y", hint="set it and build again")
+    for option, why in REFUSED.items():
+        if settings.get(option) == "y":
+            raise UsageError(f"--kernel {path}: CONFIG_{option}=y: {why}", hint="build it otherwise")
     for option in WANTED:
         if settings.get(option) not in ("y", "m"):
             raise UsageError(f"--kernel {path}: a guest needs CONFIG_{option}, y or m", hint="set it and build again")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class Guest:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
             archive.add(source, arcname=name, filter=_roots)
-        self._running.guest.put_tar(out.getvalue(), folder or "/", deadline=self._deadline(timeout_s))
+        self._running.guest.put_tar(out.getvalue(), shlex.quote(folder or "/"), deadline=self._deadline(timeout_s))
         return place
 
     def get(self, source: str, target: Path | str, *, timeout_s: float = COMMAND_S) -> Path:
@@ -138,7 +139,7 @@ class Guest:
         """
         target = Path(target)
         folder, _, name = source.rstrip("/").rpartition("/")
-        command = f"cd '{folder or '/'}' && tar -c -f - -- '{name}'"
+        command = f"cd {shlex.quote(folder or '/')} && tar -c -f - -- {shlex.quote(name)}"
         done = self._running.guest.run(command, deadline=self._deadline(timeout_s), check=False)
         if done.status != 0:
             raise CommandFailed(command, Result(done.status, "", clean(done.stderr)))
@@ -201,6 +202,7 @@ def _unpack(data: bytes, name: str, target: Path) -> None:
                 if member.isdir():
                     place.mkdir(parents=True, exist_ok=True)
                 elif (stream := archive.extractfile(member)) is not None:
+                    place.parent.mkdir(parents=True, exist_ok=True)
                     place.write_bytes(stream.read())
-    except (tarfile.TarError, ValueError) as e:
+    except (tarfile.TarError, ValueError, OSError) as e:
         raise LabError(f"the guest sent no readable archive of {name}: {e}") from e

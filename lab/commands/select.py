@@ -46,8 +46,13 @@ def known(trees: Sequence[Tree] = ()) -> Known:
 
 def trees(kernels: Sequence[str] | None, userland: str) -> tuple[Tree, ...]:
     """The build trees among what --kernel names. UsageError for one that no guest can be made of."""
-    found = (kerneltree.read(Path(name), userland=userland) for name in kernels or () if kerneltree.is_path(name))
-    return tuple(dict.fromkeys(found))
+    read = (kerneltree.read(Path(name), userland=userland) for name in kernels or () if kerneltree.is_path(name))
+    found = tuple(dict.fromkeys(read))
+    for at, tree in enumerate(found):
+        if (same := kerneltree.pick(found[:at], tree.name, tree.arch)) is not None:
+            told = f"{same.path} and {tree.path} are both {tree.name} for {tree.arch.name}"
+            raise UsageError(told, hint="set CONFIG_LOCALVERSION, or run one after the other")
+    return found
 
 
 def check_cell(cell: Cell, trees: Sequence[Tree] = ()) -> None:

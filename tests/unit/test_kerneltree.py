@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 
 from lab import kerneltree, treeimage
+from lab.commands import select
 from lab.errors import BuildError, UsageError
 
 RELEASE = "6.12.9-mine+"
@@ -80,6 +82,21 @@ def test_what_a_guest_needs_must_be_configured(folder: Path, option: str) -> Non
     config.write_text(config.read_text().replace(f"CONFIG_{option}=y\n", f"# CONFIG_{option} is not set\n"))
     with pytest.raises(UsageError, match="no architecture" if option == "ARM64" else f"CONFIG_{option}"):
         kerneltree.read(folder)
+
+
+@pytest.mark.parametrize("option", kerneltree.REFUSED)
+def test_what_our_modules_cannot_be_loaded_into_is_told(folder: Path, option: str) -> None:
+    with (folder / ".config").open("a") as stream:
+        stream.write(f"CONFIG_{option}=y\n")
+    with pytest.raises(UsageError, match=f"CONFIG_{option}=y: it"):
+        kerneltree.read(folder)
+
+
+def test_two_trees_of_one_name_are_told_apart_by_nobody(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    assert len(select.trees([f"{folder}/", str(folder)], "trixie")) == 1
+    with pytest.raises(UsageError, match=r"are both 6.12.9-mine\+ for aarch64"):
+        select.trees([str(folder), f"{tmp_path}/other"], "trixie")
 
 
 def test_a_disk_driver_that_is_a_module_must_be_built(folder: Path) -> None:
