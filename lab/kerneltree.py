@@ -94,8 +94,8 @@ def read(path: Path, *, userland: str = USERLAND) -> Tree:
         raise UsageError(
             f"--kernel {path}: it has no include/config/kernel.release", hint="is it built? make there first"
         )
-    settings = _settings(path / ".config")
-    names = [name for name, option in (("x86_64", "X86_64"), ("aarch64", "ARM64")) if settings.get(option) == "y"]
+    chosen = settings(path / ".config")
+    names = [name for name, option in (("x86_64", "X86_64"), ("aarch64", "ARM64")) if chosen.get(option) == "y"]
     if not names:
         raise UsageError(f"--kernel {path}: its .config is for no architecture of {', '.join(arches.ARCHES)}")
     arch = arches.get(names[0])
@@ -106,14 +106,14 @@ def read(path: Path, *, userland: str = USERLAND) -> Tree:
         raise UsageError(
             f"--kernel {path}: arch/{folder}/boot/{images[0]} is missing", hint="is it built? make there first"
         )
-    _check(path, arch, settings)
+    _check(path, arch, chosen)
     recipe.get(userland, arch)
     tree = Tree(path, arch, release, kernel, userland)
     if lost := next((file for file, _ in tree.modules() if not file.is_file()), None):
         raise UsageError(
             f"--kernel {path}: modules.order names {lost}, which is missing", hint="run there: make modules"
         )
-    if not tree.modules() and any(settings[option] == "m" for option in WANTED):
+    if not tree.modules() and any(chosen[option] == "m" for option in WANTED):
         raise UsageError(
             f"--kernel {path}: it has no modules of {release}, and its disk driver or file system is one",
             hint="run there: make modules",
@@ -149,20 +149,21 @@ def _native() -> str:
     return native.name if native else ""
 
 
-def _check(path: Path, arch: Arch, settings: dict[str, str]) -> None:
+def _check(path: Path, arch: Arch, chosen: dict[str, str]) -> None:
     """UsageError for the first option without which no guest boots."""
     for option in (*BUILT_IN, CONSOLE[arch.name]):
-        if settings.get(option) != "y":
+        if chosen.get(option) != "y":
             raise UsageError(f"--kernel {path}: a guest needs CONFIG_{option}=y", hint="set it and build again")
     for option, why in REFUSED.items():
-        if settings.get(option) == "y":
+        if chosen.get(option) == "y":
             raise UsageError(f"--kernel {path}: CONFIG_{option}=y: {why}", hint="build it otherwise")
     for option in WANTED:
-        if settings.get(option) not in ("y", "m"):
+        if chosen.get(option) not in ("y", "m"):
             raise UsageError(f"--kernel {path}: a guest needs CONFIG_{option}, y or m", hint="set it and build again")
 
 
-def _settings(path: Path) -> dict[str, str]:
+def settings(path: Path) -> dict[str, str]:
+    """The options that a .config sets, without CONFIG_; UsageError when it cannot be read."""
     try:
         return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", path.read_text(errors="replace"), re.MULTILINE))
     except OSError as e:

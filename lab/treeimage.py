@@ -28,6 +28,7 @@ from lab.kerneltree import Tree
 DISK_S = 600.0  # a deadline for what takes seconds
 SPARE_MIB = 256  # of the disk's free space: what a guest needs to build in
 STRIPPED_AT_ONCE = 200
+SIGNING = ("scripts/sign-file", "certs/signing_key.pem", "certs/signing_key.x509")
 
 # Of a tree what modules are built with: folders whole, and by name what is wanted of the others.
 WHOLE = ("include", "scripts")
@@ -108,15 +109,33 @@ def _builds_in_guest(tree: Tree) -> bool:
 
 
 def _take_modules(tree: Tree, target: Path) -> None:
-    """Install the tree's modules, without debug information: a guest has little memory to read them into."""
-    plain = []
+    """Install the tree's modules: those that `make modules_install` put there as they are, else as it does.
+
+    That is without debug information, and signed where the kernel looks for that: an unsigned one taints it.
+    """
+    target.mkdir(parents=True)
     for file, place in tree.modules():
         (target / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / place)
-        plain += [target / place] if place.suffix == ".ko" else []
-    target.mkdir(parents=True, exist_ok=True)
-    for at in range(0, len(plain), STRIPPED_AT_ONCE):
-        proc.run([f"{tree.arch.cross}strip", "--strip-debug", *plain[at : at + STRIPPED_AT_ONCE]])
+    if tree.installed is not None:
+        return
+    files = sorted(target.rglob("*.ko"))
+    for at in range(0, len(files), STRIPPED_AT_ONCE):
+        proc.run([f"{tree.arch.cross}strip", "--strip-debug", *files[at : at + STRIPPED_AT_ONCE]])
+    chosen = kerneltree.settings(tree.path / ".config")
+    if chosen.get("MODULE_SIG") == "y":
+        _sign(tree, files, chosen.get("MODULE_SIG_HASH", "").strip('"'))
+
+
+def _sign(tree: Tree, files: list[Path], algorithm: str) -> None:
+    program, key, certificate = (tree.path / name for name in SIGNING)
+    if lost := next((file for file in (program, key, certificate) if not file.is_file()), None):
+        raise UsageError(
+            f"--kernel {tree.path}: its modules cannot be signed, {lost.relative_to(tree.path)} is missing",
+            hint=f"install them there: make modules_install INSTALL_MOD_PATH={tree.path}",
+        )
+    for file in files:
+        proc.run([program, algorithm, key, certificate, file])
 
 
 def _take_headers(tree: Tree, target: Path) -> None:
@@ -193,5 +212,5 @@ def _check_room(root: Path, raw: Path, deadline: Deadline) -> None:
     if needed + SPARE_MIB > free:
         raise ImageError(
             f"the kernel's modules and headers take {needed} MiB, a guest's disk has {max(0, free - SPARE_MIB)}",
-            hint="build fewer modules, e.g. from `make localmodconfig`",
+            hint="install them with INSTALL_MOD_STRIP=1, or build fewer: make localmodconfig",
         )

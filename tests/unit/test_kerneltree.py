@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,23 @@ def test_headers_are_what_modules_are_built_with(folder: Path, tmp_path: Path) -
     assert {"include/generated/autoconf.h", ".config", "Module.symvers", "scripts/mod/modpost"} <= found
     assert not {"kernel/fork.c", "arch/arm64/kernel/head.S", "arch/x86/Makefile", "scripts/mod/modpost.o"} & found
     assert (target / "Makefile").read_text() == "of the sources"
+
+
+def test_modules_are_signed_as_when_they_are_installed(folder: Path, tmp_path: Path) -> None:
+    (folder / "fs").mkdir()
+    code = "int mine;\n"
+    argv = ["aarch64-linux-gnu-gcc", "-g", "-x", "c", "-c", "-", "-o", str(folder / "fs/mine.ko")]
+    subprocess.run(argv, input=code, text=True, check=True)
+    write(folder / "modules.order", "fs/mine.o\n")
+    with (folder / ".config").open("a") as stream:
+        stream.write('CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_HASH="sha512"\n')
+    with pytest.raises(UsageError, match="scripts/sign-file is missing") as caught:
+        treeimage._take_modules(kerneltree.read(folder), tmp_path / "one")
+    assert "modules_install" in caught.value.hint
+    write(folder / "scripts/sign-file", '#!/bin/sh\necho "$1 $2 $3" >>"$4"\n').chmod(0o755)
+    for name in ("certs/signing_key.pem", "certs/signing_key.x509"):
+        write(folder / name)
+    treeimage._take_modules(kerneltree.read(folder), tmp_path / "two")
+    made = (tmp_path / "two/kernel/fs/mine.ko").read_bytes()
+    assert made.endswith(f"sha512 {folder}/certs/signing_key.pem {folder}/certs/signing_key.x509\n".encode())
+    assert b".debug_info" not in made and b".debug_info" in (folder / "fs/mine.ko").read_bytes()
