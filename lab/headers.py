@@ -9,6 +9,7 @@ this host's architecture and started with that image's own C library, whatever D
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from lab import arch as arches
 from lab import image as images
-from lab import paths, proc, shelf
+from lab import kerneltree, paths, proc, shelf
 from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import BuildError, HostError
@@ -55,8 +56,11 @@ def ensure(image: Image, *, deadline: Deadline, progress: Callable[[str], None])
     """The folder to pass to kbuild as KDIR for this image, made once and cached.
 
     Raises HostError (a program is missing), BuildError (the image has no headers, or no image for
-    this host's architecture can lend its programs).
+    this host's architecture can lend its programs; a tree of the user's is not prepared for it).
     """
+    if image.tree is not None:
+        kerneltree.check_programs(image.tree, platform.machine())
+        return image.tree
     folder = _headers_dir() / f"{image.recipe}-{image.arch.name}-{image.digest}-{FORMAT}"
     kdir = folder / "usr/src" / f"linux-headers-{image.release}"
     if kdir.is_dir():

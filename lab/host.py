@@ -126,7 +126,7 @@ def probe_command(image: Image, accel: Accel = Accel.KVM) -> list[str | Path]:
 
 
 def _native_image(arch: Arch, progress: Progress) -> Image:
-    known = [image for image in images.cached() if image.arch == arch]
+    known = [image for image in images.cached() if image.arch == arch and image.tree is None]
     if known:
         return known[-1]
     name = next(name for name, recipe in images.recipes().items() if arch.name in recipe.arches)

@@ -52,6 +52,7 @@ class Image:
     release: str  # uname -r
     compiler: str  # package and version of the gcc in the image
     manifest: Path
+    tree: Path | None = None  # the build tree that the kernel is from, where it is no package's
 
 
 def recipes() -> dict[str, Recipe]:
@@ -132,6 +133,7 @@ def load(folder: Path, arch: Arch) -> Image | None:
             release=manifest["release"],
             compiler=manifest["compiler"],
             manifest=path,
+            tree=Path(manifest["tree"]) if "tree" in manifest else None,
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -230,8 +232,9 @@ def cached() -> list[Image]:
 
 
 def wanted() -> set[str]:
-    """Names of the cache's folders that today's recipes make; another is never used again."""
-    return {f"{name}-{arch}-{one.digest(ARCHES[arch])}" for name, one in recipes().items() for arch in one.arches}
+    """Names of the cache's folders that may be used again: today's recipes', and those of kernel trees used lately."""
+    names = {f"{name}-{arch}-{one.digest(ARCHES[arch])}" for name, one in recipes().items() for arch in one.arches}
+    return names | {image.folder.name for image in cached() if image.tree and not shelf.stale(image.folder)}
 
 
 def gc(busy_s: float) -> list[str]:

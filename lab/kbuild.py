@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lab import headers, paths, proc, shelf
+from lab import headers, kerneltree, paths, proc, shelf
 from lab.deadline import Deadline
 from lab.errors import BuildError, DeadlineError
 from lab.image import Image
@@ -93,6 +93,9 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
     Raises BuildError naming the log when the compiler refuses or time is up; GuestLost passes.
     """
 
+    if image.tree is not None:
+        kerneltree.check_programs(image.tree, image.arch.name)
+
     def make(work: Path, log_file: Path) -> None:
         guest.put_tar(pack(sources, {"quick/cc": QUICK.read_bytes(), **QUICK_HEADERS}), GUEST_FOLDER, deadline=deadline)
         command = _guest_command(sources, mutants=mutants)
@@ -100,7 +103,7 @@ def build_in_guest(guest: Guest, image: Image, sources: Path, *, deadline: Deadl
             stream.write(f"+ {command}\n".encode())
             done = guest.run(command, deadline=deadline, check=False, on_line=lambda line: _write(stream, line))
         if done.status != 0:
-            raise _refused(log_file)
+            raise BuildError(complaint(log_file))
         wanted = f'$(find . -name "hs_*.ko" -type f) {" ".join(TOOLS)}'
         unpack(guest.get_tar(GUEST_FOLDER, wanted, deadline=deadline), work)
         guest.run(f"rm -rf {GUEST_FOLDER}", deadline=deadline)
@@ -128,7 +131,7 @@ def build_on_host(
         try:
             proc.run(argv, deadline=deadline, env=ENVIRONMENT, log_file=log_file)
         except proc.CommandFailed as e:
-            raise _refused(log_file) from e
+            raise BuildError(complaint(log_file)) from e
         for product in _products(tree):
             _keep(product, work)
         shutil.rmtree(tree)
@@ -141,6 +144,7 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
     compiler = image.compiler if where == "guest" else headers.compiler(image.arch, deadline=Deadline.after(30.0))
     sha = hashlib.sha256()
     sha.update("\0".join((FORMAT, where, image.arch.name, image.release, compiler, str(mutants))).encode())
+    sha.update(image.digest.encode() if image.tree else b"")  # a tree is built anew under the same release
     sha.update(QUICK.read_bytes() + repr(QUICK_HEADERS).encode() if where == "guest" else b"")
     for path in source_files(sources):
         data = path.read_bytes()
@@ -246,11 +250,11 @@ def _keep(product: Path, work: Path) -> None:
     shutil.copy2(product, work / product.name)
 
 
-def _refused(log_file: Path) -> BuildError:
+def complaint(log_file: Path) -> str:
     """The first complaint in a build's log."""
     lines = log_file.read_text(errors="replace").splitlines()
     told = next((line for line in lines if re.search(r"\berror:|\bERROR:|\*\*\*|undefined reference", line)), "")
-    return BuildError(one_line(told) or "make said no")
+    return one_line(told) or "make said no"
 
 
 def _who(image: Image) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
-from lab.errors import BuildError
+from lab.errors import BuildError, UsageError
 from lab.headers import is_elf
 
 TOOLS = ("hs-ctl", "hs-load")
 PRODUCT = re.compile(r"hs[-_][a-z0-9_-]+(\.ko)?")
 PRODUCT_MAX = 32 << 20  # bytes; a guest is not trusted to send sane sizes
+OWN = "own"  # a user's editions, in the tree that is built
+OWN_EDITIONS, OWN_FILES, OWN_MAX = 16, 200, 4 << 20  # modules, files, bytes
+OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 LEFTOVERS = (".o", ".ko", ".mod", ".mod.c", ".cmd", ".a", ".d", ".symvers", ".order", ".pyc")
 
 
@@ -22,6 +26,44 @@ def source_files(sources: Path) -> list[Path]:
     files = (path for path in sources.rglob("*") if path.is_file() and not path.is_symlink())
     kept = (path for path in files if not path.name.startswith(".") and not path.name.endswith(LEFTOVERS))
     return sorted(path for path in kept if not is_elf(path))
+
+
+def check_own(folder: Path) -> list[str]:
+    """The editions in a folder of the user's, by name: its C files. UsageError when it cannot be used."""
+    if not folder.is_dir():
+        raise UsageError(f"--kmod {folder}: no such folder", hint="name a folder of editions, such as examples/edition")
+    files = source_files(folder)
+    if len(files) > OWN_FILES or sum(path.stat().st_size for path in files) > OWN_MAX:
+        raise UsageError(
+            f"--kmod {folder}: too much for a folder of editions", hint="name the folder that holds them alone"
+        )
+    names = [path.stem for path in files if path.suffix == ".c" and path.parent == folder]
+    if not 1 <= len(names) <= OWN_EDITIONS:
+        raise UsageError(
+            f"--kmod {folder}: it holds {len(names)} C files, not 1 to {OWN_EDITIONS}", hint="each is one edition"
+        )
+    if bad := next((name for name in names if not OWN_NAME.fullmatch(name)), None):
+        raise UsageError(
+            f"--kmod {folder}: {bad}.c is no name for a module", hint="a letter, then up to 23 of a-z 0-9 _"
+        )
+    return names
+
+
+def with_own(sources: Path, own: Path, target: Path) -> None:
+    """A copy of the source tree with a user's editions in own/, one module each, as `target`."""
+    names = check_own(own)
+    for folder, place in ((sources, target), (own, target / OWN)):
+        for path in source_files(folder):
+            copy = place / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    lines = [f"obj-m += hs_own_{name}.o\nhs_own_{name}-y := {OWN}/{name}.o\n" for name in names]
+    (target / OWN / "Kbuild").write_text("".join(lines))
+
+
+def in_own(message: str, own: Path) -> str:
+    """What a compiler said of a user's file, by the name that the user knows it under."""
+    return re.sub(rf"(?:\S*/)?\b{OWN}/(?=[\w./-]+:\d+)", lambda _: f"{own}/", message)
 
 
 def pack(sources: Path, more: dict[str, bytes] | None = None) -> bytes:

@@ -49,6 +49,9 @@ class _Matrix(BaseModel):
     mutant: str | None = None
     source: str | None = None
     known: list[Entry] = []
+    kmod: str | None = None
+    kernels: list[str] = []
+    userland: str | None = None
 
 
 class _Head(BaseModel):

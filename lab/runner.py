@@ -203,4 +203,7 @@ def _repro(cell: Cell, options: RunOptions) -> str:
     words += ["--accel", options.accel, "--build", options.build]
     words += ["--cold"] if options.cold else []
     words += ["--mutant", options.mutant] if options.mutant else []
+    words += ["--kmod", options.kmod] if options.kmod else []
+    if tree := next((one for one in options.trees if one.name == cell.kernel), None):
+        words += ["--kernel", str(tree.path), "--userland", tree.userland]
     return shlex.join(words) + "\n"

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Protocol
 
 from lab import arch as arches
-from lab import halt, hardware, host, image, kbuild, paths, warm
+from lab import halt, hardware, host, image, kbuild, kerneltree, kmodtree, paths, treeimage, warm
+from lab.arch import Arch
 from lab.cell import Cell
 from lab.deadline import Deadline
+from lab.errors import BuildError
 from lab.guest import Machine
 from lab.hypervisor import EMBED
+from lab.image import Image
 from lab.kbuild import Build
 from lab.kept import Kept
+from lab.kerneltree import Tree
 from lab.rack import Rack
 from lab.results import CellResult
 
@@ -56,6 +60,8 @@ class RunOptions:
     connect: str = EMBED
     cold: bool = False
     mutant: str = ""
+    kmod: str = ""  # folder of the user's own editions
+    trees: tuple[Tree, ...] = ()  # the user's own kernels, which cells name by their release
 
 
 class Workshop:
@@ -90,10 +96,14 @@ class Workshop:
                 row = arches.get(arch)
                 profile = hardware.get(hardware_name)
                 choice = host.accel(row, self.options.accel, progress=self._observer.note)
-                self._machines[key] = Machine(
-                    image=image.ensure(kernel, row, progress=self._observer.note), hardware=profile, accel=choice.accel
-                )
+                base = self._image(kernel, row)
+                self._machines[key] = Machine(image=base, hardware=profile, accel=choice.accel)
             return self._machines[key]
+
+    def _image(self, kernel: str, arch: Arch) -> Image:
+        if (tree := kerneltree.pick(self.options.trees, kernel, arch)) is not None:
+            return treeimage.ensure(tree, progress=self._observer.note)
+        return image.ensure(kernel, arch, progress=self._observer.note)
 
     def build(self, machine: Machine) -> Build:
         """The modules and tools for a machine's kernel, from the cache or built now."""
@@ -116,7 +126,15 @@ class Workshop:
         self.rack.abandon("the run was interrupted")
 
     def _make(self, machine: Machine) -> Build:
-        sources, options = paths.kmod_dir(), self.options
+        try:
+            return self._made(machine)
+        except BuildError as e:
+            if not self.options.kmod:
+                raise
+            raise BuildError(kmodtree.in_own(e.message, Path(self.options.kmod)), hint=e.hint) from e
+
+    def _made(self, machine: Machine) -> Build:
+        sources, options = self._sources(), self.options
         mutants = bool(options.mutant)
         if (found := kbuild.cached(machine.image, sources, where=options.build, mutants=mutants)) is not None:
             return found
@@ -132,6 +150,17 @@ class Workshop:
             return kbuild.build_in_guest(
                 guest, machine.image, sources, deadline=Deadline.after(BUILD_S * self.rack.scale), mutants=mutants
             )
+
+    def _sources(self) -> Path:
+        """kmod/, or a copy of it with the user's editions."""
+        if not self.options.kmod:
+            return paths.kmod_dir()
+        staged = self.rack.work / "kmod"
+        with self._once("kmod"):
+            if not staged.is_dir():
+                with paths.folder_whole(staged) as work:
+                    kmodtree.with_own(paths.kmod_dir(), Path(self.options.kmod), work)
+        return staged
 
     def _noter(self, machine: Machine) -> Callable[[str], None]:
         where = f"{machine.image.arch.name}/{machine.image.recipe}"

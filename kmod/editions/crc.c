@@ -6,7 +6,7 @@
  *
  * Usage: insmod hs_ed_crc.ko version=2
  */
-#include "edition.h"
+#include <hs_edition.h>
 
 static HS_EDITION_TEXT int crc_call(const struct hs_edition *self, struct hs_call *call)
 {

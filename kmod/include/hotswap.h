@@ -9,7 +9,7 @@
  * An edition counts nothing and pins nothing: a reference is taken before its code is entered and dropped after its
  * code is left, both outside its text: a count that falls before a function's last instruction is no protection.
  *
- * Usage: see editions/edition.h and the four editions beside it.
+ * Usage: see hs_edition.h, which does all of this but the function itself, and the four files in editions/.
  */
 #ifndef HOTSWAP_H
 #define HOTSWAP_H

@@ -20,7 +20,10 @@ enum hs_identity {
 	HS_FNV = 2,
 	HS_CRC = 3,
 	HS_LFSR = 4,
+	HS_OWN = 0x100,		/* the first of those in hs_own.h */
 };
+
+#include <hs_own.h>	/* in angle brackets: a folder of the user's comes before this one */
 
 /*
  * The slot's state, made by its first edition and handed from edition to edition: a lost state changes every result. In
@@ -108,7 +111,7 @@ static inline __u64 hs_algorithm(__u32 identity, __u64 x, __u32 version)
 	case HS_LFSR:
 		return hs_lfsr(x, version);
 	}
-	return 0;
+	return hs_own_algorithm(identity, x, version);
 }
 
 /* What a caller must get from that edition, by enum hs_op: from its function, its table, or its function for the mate. */

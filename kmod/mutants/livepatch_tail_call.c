@@ -6,7 +6,7 @@
  * looks for it there, moves tasks that sleep in the edition, and lets the module go. They sleep for 0.3 s and wake up in
  * freed text. The kernel must crash, and oracle 5 (no splat) must notice.
  */
-#include "../editions/edition.h"
+#include <hs_edition.h>
 
 #undef HS_SITE
 #define HS_SITE(_edition)							\

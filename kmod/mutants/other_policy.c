@@ -6,7 +6,7 @@
  * reads another edition's list: what is forbidden is opened, what is allowed refused. Its results are right all the
  * same. Oracle 7 (a forbidden open never succeeds, an allowed one never fails) must notice.
  */
-#include "../editions/edition.h"
+#include <hs_edition.h>
 
 static DEFINE_PER_CPU(unsigned int, decisions);
 

@@ -4,7 +4,7 @@
  *
  * Purpose: edition mix warns once, after its 100th call on a CPU. Oracle 5 (no splat) must notice.
  */
-#include "../editions/edition.h"
+#include <hs_edition.h>
 
 static DEFINE_PER_CPU(unsigned int, calls);
 

@@ -4,7 +4,7 @@
  *
  * Purpose: edition fnv gives every 50th caller the result for another argument. Oracle 2 must notice.
  */
-#include "../editions/edition.h"
+#include <hs_edition.h>
 
 static DEFINE_PER_CPU(unsigned int, calls);
 

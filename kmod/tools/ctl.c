@@ -38,19 +38,20 @@ static const struct load {
 	{ "stuck", "from=syscall,edu,hrtimer,exception", 3 },
 };
 
-void fill_ring(const char *ring[RING], __u64 seed)
+void fill_ring(struct ring *ring, __u64 seed)
 {
-	static const char * const editions[RING] = { "hs_ed_mix", "hs_ed_fnv", "hs_ed_crc", "hs_ed_lfsr" };
+	static const char * const shipped[RING] = { "hs_ed_mix", "hs_ed_fnv", "hs_ed_crc", "hs_ed_lfsr" };
 	__u64 random = hs_mix(seed, 1) | 1;
 
-	for (int i = 0; i < RING; i++)
-		ring[i] = resolve(editions[i]);
-	for (int i = RING - 1; i > 0; i--) {
+	ring->length = own_modules(ring->module, RING_MAX);
+	for (int i = 0; ring->length < RING; i++)
+		ring->module[ring->length++] = resolve(shipped[i]);
+	for (int i = ring->length - 1; i > 0; i--) {
 		int j = hs_random(&random) % (i + 1);
-		const char *other = ring[i];
+		const char *other = ring->module[i];
 
-		ring[i] = ring[j];
-		ring[j] = other;
+		ring->module[i] = ring->module[j];
+		ring->module[j] = other;
 	}
 }
 
@@ -93,7 +94,7 @@ static int up_command(int argc, char **argv)
 	const char *core = option(argc, argv, "--core"), *edition = option(argc, argv, "--edition");
 	__u64 start = now_ns(), seed = option_number(argc, argv, "--seed", 1);
 	const struct load *load = NULL;
-	const char *ring[RING];
+	struct ring ring;
 	char text[512];
 	__u32 sources;
 	int ctl, err;
@@ -118,9 +119,9 @@ static int up_command(int argc, char **argv)
 	}
 	if (err)
 		die("insert %s: %s", resolve("hs_load"), strerror(err));
-	fill_ring(ring, seed);
+	fill_ring(&ring, seed);
 	snprintf(text, sizeof(text), "version=1 %s", edition ?: "");
-	insert_or_die(ring[0], text);
+	insert_or_die(ring.module[0], text);
 
 	ctl = open_ctl();
 	if (ioctl(ctl, HS_CTL_SOURCES, &sources))
@@ -128,7 +129,7 @@ static int up_command(int argc, char **argv)
 	if (sources < load->irq_sources)
 		die("%u interrupt sources instead of %u: is there an edu device?", sources, load->irq_sources);
 	printf("{\"up\":{\"mechanism\":\"%s\",\"load\":\"%s\",\"edition\":\"%s\",\"up_ns\":%llu}}\n",
-	       mechanism, load->name, ring[0], (now_ns() - start));
+	       mechanism, load->name, ring.module[0], (now_ns() - start));
 	return 0;
 }
 

@@ -10,15 +10,21 @@
 #include "uapi/hotswap.h"
 
 #define SLOT		"calc"
-#define RING		4
+#define RING		4	/* editions that swaps go round, at least */
+#define RING_MAX	16
 #define STATE_FILE	"/sys/kernel/debug/hotswap/state"
 #define STATS_FILE	"/sys/kernel/debug/hotswap/stats"
 #define REASON_FILE	"/sys/kernel/debug/hotswap/reason"
 
+struct ring {
+	const char *module[RING_MAX];
+	unsigned int length;
+};
+
 struct swapper {
 	int ctl;
 	struct phase_page *page;
-	const char *ring[RING];
+	struct ring ring;
 	const char *edition;	/* more parameters of each edition */
 	__u64 random;
 	unsigned int irq_sources;
@@ -37,8 +43,8 @@ int retire_command(int argc, char **argv, const char *command, __u32 retire);
 int insert_command(int argc, char **argv);
 int remove_command(int argc, char **argv);
 
-/* The editions in the order of this seed, mutants in place. */
-void fill_ring(const char *ring[RING], __u64 seed);
+/* The editions in the order of this seed, mutants in place: modules hs_own_*, and the shipped ones that there is room for. */
+void fill_ring(struct ring *ring, __u64 seed);
 /* What the slot holds; false if there is no such slot. */
 bool slot_info(int ctl, struct hs_ctl_info *info);
 

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,27 @@ const char *resolve(const char *name)
 		read = true;
 	}
 	return strcmp(name, replaces) ? name : module;
+}
+
+unsigned int own_modules(const char *names[], unsigned int room)
+{
+	unsigned int found = 0;
+	glob_t files = { 0 };
+
+	if (!glob(beside("hs_own_*.ko"), 0, NULL, &files)) {
+		if (files.gl_pathc > room)
+			die("%zu editions of one's own; there is room for %u", files.gl_pathc, room);
+		while (found < files.gl_pathc) {
+			char *name = strdup(basename(files.gl_pathv[found]));
+
+			if (!name)
+				die("no memory");
+			*strrchr(name, '.') = 0;
+			names[found++] = name;
+		}
+	}
+	globfree(&files);
+	return found;
 }
 
 size_t loaded_modules(char names[MODULES_MAX][NAME_MAX_LEN])

@@ -21,6 +21,9 @@ int remove_module_patiently(const char *name, unsigned int limit, unsigned int p
 void choose_mutant(const char *name);
 const char *resolve(const char *name);
 
+/* Names of the modules hs_own_* beside the tools, in their order, which live on. Returns their number. */
+unsigned int own_modules(const char *names[], unsigned int room);
+
 /* Loaded modules whose names begin with hs_, newest first. Returns their number. */
 size_t loaded_modules(char names[MODULES_MAX][NAME_MAX_LEN]);
 bool is_loaded(const char *name);

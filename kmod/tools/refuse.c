@@ -15,9 +15,9 @@
 /* An edition whose module is not loaded. */
 static const char *free_edition(const struct swapper *swapper)
 {
-	for (unsigned int i = 0; i < RING; i++)
-		if (!is_loaded(swapper->ring[i]))
-			return swapper->ring[i];
+	for (unsigned int i = 0; i < swapper->ring.length; i++)
+		if (!is_loaded(swapper->ring.module[i]))
+			return swapper->ring.module[i];
 	die("every edition is loaded");
 }
 
@@ -82,7 +82,7 @@ static void make_room(struct swapper *swapper, const struct hs_ctl_info *info)
 	struct hs_ctl_drain drain = { .slot = SLOT, .timeout_ms = deadline_ms(), .retire = HS_RETIRE_ONE };
 	unsigned int live, unused;
 
-	for (live = info->live; info->order == HS_SIDE_BY_SIDE && live > RING - 2; live--)
+	for (live = info->live; info->order == HS_SIDE_BY_SIDE && live > swapper->ring.length - 2; live--)
 		if (ioctl(swapper->ctl, HS_CTL_DRAIN, &drain) ||
 		    remove_module_patiently(drain.module, 1000, 1000, &unused))
 			die("retire: %s", strerror(errno));

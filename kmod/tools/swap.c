@@ -35,7 +35,7 @@ void open_swapper(struct swapper *swapper, int argc, char **argv)
 	swapper->page = open_phase_page(false);
 	swapper->random = hs_mix(seed, 2) | 1;
 	swapper->edition = option(argc, argv, "--edition") ?: "";
-	fill_ring(swapper->ring, seed);
+	fill_ring(&swapper->ring, seed);
 	if (ioctl(swapper->ctl, HS_CTL_SOURCES, &sources))
 		die("HS_CTL_SOURCES: %s", strerror(errno));
 	swapper->irq_sources = sources;
@@ -79,10 +79,12 @@ static void wait_for_sample(struct swapper *swapper, __u64 calls, __u64 irqs)
 /* The edition after the live one in the ring. */
 const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead)
 {
-	for (unsigned int i = 0; i < RING; i++)
-		if (!strcmp(swapper->ring[i], live))
-			return swapper->ring[(i + ahead) % RING];
-	return swapper->ring[ahead % RING];
+	const struct ring *ring = &swapper->ring;
+
+	for (unsigned int i = 0; i < ring->length; i++)
+		if (!strcmp(ring->module[i], live))
+			return ring->module[(i + ahead) % ring->length];
+	return ring->module[ahead % ring->length];
 }
 
 int insert_version(const char *module, unsigned int version, unsigned int layout, const char *more)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from lab.cell import MAX_SWAPS
+from lab.kerneltree import USERLAND
 
 RESULTS = Path("results")
 
@@ -42,7 +43,10 @@ class Keep(StrEnum):
 
 
 Arches = Annotated[list[str] | None, typer.Option("--arch", metavar="A", help="Only this architecture; repeatable.")]
-Kernels = Annotated[list[str] | None, typer.Option("--kernel", metavar="K", help="Only this kernel; repeatable.")]
+Kernels = Annotated[
+    list[str] | None,
+    typer.Option("--kernel", metavar="K", help="Only this kernel, or the build tree of one; repeatable."),
+]
 Mechanisms = Annotated[
     list[str] | None, typer.Option("--mechanism", metavar="M", help="Only this mechanism; repeatable.")
 ]
@@ -66,6 +70,16 @@ MutantName = Annotated[
     str | None, typer.Option("--mutant", metavar="NAME", help="Load a broken variant; see: lab list mutants.")
 ]
 KeepWhich = Annotated[Keep, typer.Option("--keep", help="Guests that stay, frozen, when their cells fail.")]
+KmodDir = Annotated[
+    Path | None,
+    typer.Option("--kmod", metavar="DIR", help="Editions of your own, one C file each; see examples/edition."),
+]
+KernelTree = Annotated[
+    Path | None, typer.Option("--kernel", metavar="PATH", help="The build tree of the kernel that the cell names.")
+]
+Userland = Annotated[
+    str, typer.Option("--userland", metavar="K", help="Whose user land goes with a kernel build tree.")
+]
 Connect = Annotated[str, typer.Option("--connect", metavar="URI", help="libvirt: embed, session, system or a URI.")]
 ResultsDir = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs are kept.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")]
@@ -100,6 +114,8 @@ class How:
     cold: Cold = False
     mutant: MutantName = None
     keep: KeepWhich = Keep.none
+    kmod: KmodDir = None
+    userland: Userland = USERLAND
     connect: Connect = "embed"
     as_json: Json = False
     quiet: Quiet = False

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import secrets
 import shlex
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lab.behind import Handover
     from lab.kept import Kept
+    from lab.kerneltree import Tree
     from lab.known import Entry
     from lab.results import CellResult, RunFolder
 
@@ -47,6 +49,8 @@ class Order:
     cold: bool
     mutant: str
     results: Path
+    kmod: str = ""
+    trees: tuple[Tree, ...] = ()
     resume: str = ""
     source: str = ""  # the matrix; runs of one are compared with each other
     known: tuple[Entry, ...] = ()
@@ -58,8 +62,19 @@ class Order:
 
     def kept(self) -> dict[str, Any]:
         """What run.json keeps of it, and a resumed run takes from there."""
-        more = {"source": self.source or None, "known": [one.model_dump(mode="json") for one in self.known]}
-        return {"swaps": self.swaps, "build": self.build, "cold": self.cold, "mutant": self.mutant or None, **more}
+        kept = {
+            "swaps": self.swaps,
+            "build": self.build,
+            "cold": self.cold,
+            "mutant": self.mutant or None,
+            "source": self.source or None,
+            "known": [one.model_dump(mode="json") for one in self.known],
+        }
+        if self.kmod:
+            kept["kmod"] = self.kmod
+        if self.trees:
+            kept |= {"kernels": [str(tree.path) for tree in self.trees], "userland": self.trees[0].userland}
+        return kept
 
 
 @app.command("matrix")
@@ -90,16 +105,17 @@ def run_matrix(
     """
     _louder(how)
     if resume is not None:
-        if choice != opt.Choice() or how.swaps or how.seed or how.mutant or known:
-            told = "--resume takes cells, swaps, seed, mutant and known failures from the run"
+        if choice != opt.Choice() or how.swaps or how.seed or how.mutant or how.kmod or known:
+            told = "--resume takes cells, swaps, seed, mutant, editions, kernels and known failures from the run"
             raise UsageError(told, hint="leave the others out")
-        cells, how = _resumed(resume, how)
-        order = _order(how, cells, jobs=jobs, resume=resume)
+        cells, how, trees = _resumed(resume, how)
+        order = _order(how, cells, trees, jobs=jobs, resume=resume)
     else:
-        cells, chosen = select.cells(choice)
+        trees = select.trees(choice.kernel, how.userland)
+        cells, chosen = select.cells(choice, trees)
         how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
         order = replace(
-            _order(how, cells, jobs=jobs),
+            _order(how, cells, trees, jobs=jobs),
             source=select.source(choice),
             known=select.known_failures(choice, chosen, known),
         )
@@ -118,6 +134,7 @@ def run_cell(
         ),
     ],
     how: opt.How,
+    kernel: opt.KernelTree = None,
 ) -> int:
     """Run one cell.
 
@@ -125,11 +142,12 @@ def run_cell(
     """
     _louder(how)
     cell = Cell.parse(name)
-    select.check_cell(cell)
-    return execute([cell], _order(how, [cell], jobs=1))
+    trees = select.trees([f"{kernel}/"] if kernel else (), how.userland)
+    select.check_cell(cell, trees)
+    return execute([cell], _order(how, [cell], trees, jobs=1))
 
 
-def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") -> Order:
+def _order(how: opt.How, cells: Sequence[Cell], trees: tuple[Tree, ...], *, jobs: int, resume: str = "") -> Order:
     """Everything decided: what was left open is the default, the seed is drawn."""
     return Order(
         swaps=how.swaps or select.DEFAULT_SWAPS,
@@ -141,6 +159,8 @@ def _order(how: opt.How, cells: Sequence[Cell], *, jobs: int, resume: str = "") 
         cold=how.cold,
         mutant=_mutant(how.mutant, cells),
         results=how.results,
+        kmod=_kmod(how),
+        trees=trees,
         resume=resume,
         keep=how.keep is opt.Keep.failed,
         dry_run=how.dry_run,
@@ -189,6 +209,8 @@ def _execute(cells: Sequence[Cell], order: Order, kept: Kept | None = None) -> i
         connect=select.uri(order.connect),
         cold=order.cold,
         mutant=order.mutant,
+        kmod=order.kmod,
+        trees=order.trees,
     )
     if order.resume:
         folder = RunFolder.resume(order.results, order.resume)
@@ -282,20 +304,22 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
 
 def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     """The host's facts; HostError before anything starts when it lacks a package or the accelerator asked for."""
-    from lab import arch, host
+    from lab import arch, host, kerneltree
     from lab.report import kcidb
 
     kcidb.origin()
     if missing := host.missing_packages():
         raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
+    for tree in order.trees:  # before anything is made for a build that cannot be
+        kerneltree.check_programs(tree.path, tree.arch.name if order.build == "guest" else platform.machine())
     if order.accel == "kvm":
         for name in dict.fromkeys(cell.arch for cell in cells):
             host.accel(arch.get(name), order.accel, progress=lambda text: print(text, file=sys.stderr))
     return host.facts()
 
 
-def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
-    """A run's cells, and how they were to be run."""
+def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How, tuple[Tree, ...]]:
+    """A run's cells, how they were to be run, and kernels of the user's own."""
     from lab.results import locate, read_run
 
     head = read_run(locate(how.results, run))
@@ -303,12 +327,29 @@ def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How]:
     try:
         cells = [Cell.parse(name) for name in kept["cells"]]
         told = {name: kept[name] for name in ("swaps", "cold", "mutant")}
+        told["kmod"] = Path(kept["kmod"]) if kept.get("kmod") else None
         how = replace(how, seed=head["seed"], build=opt.BuildPlace(kept["build"]), **told)
     except KeyError as e:
         raise UsageError(f"run {run} cannot be resumed: its run.json lacks {e}") from e
+    trees = select.trees(kept.get("kernels"), kept.get("userland") or how.userland)
     for cell in cells:
-        select.check_cell(cell)
-    return cells, how
+        select.check_cell(cell, trees)
+    return cells, how, trees
+
+
+def _kmod(how: opt.How) -> str:
+    """The folder of the user's editions, checked."""
+    if how.kmod is None:
+        return ""
+    from lab import kmodtree
+
+    if how.mutant:
+        raise UsageError(
+            "--kmod and --mutant exclude each other", hint="a mutant stands in for one of the lab's modules"
+        )
+    folder = how.kmod.expanduser().resolve()
+    kmodtree.check_own(folder)
+    return str(folder)
 
 
 def _mutant(name: str | None, cells: Sequence[Cell]) -> str:

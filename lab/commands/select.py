@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import matrix
+from lab import kerneltree, matrix
 from lab.cell import Cell
 from lab.commands.options import Choice
 from lab.errors import UsageError
 from lab.matrix import Filters, Known
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    from lab.kerneltree import Tree
     from lab.known import Entry
     from lab.profile import Profile
 
@@ -21,24 +23,42 @@ DEFAULT_SWAPS = 20
 _URIS = {"embed": "qemu:///embed", "session": "qemu:///session", "system": "qemu:///system"}
 
 
-def check(choice: Choice) -> Filters:
+def check(choice: Choice, trees: Sequence[Tree] = ()) -> Filters:
     """What the options ask for; a name given twice counts once. UsageError for an unknown one."""
-    asked = (choice.arch, choice.kernel, choice.mechanism, choice.load, choice.hardware)
+    kernels = [name for name in choice.kernel or () if not (trees and kerneltree.is_path(name))]
+    kernels += [tree.name for tree in trees]
+    # A tree is for one architecture: a matrix of it has no others, unless somebody asks for them.
+    arches = choice.arch or ([tree.arch.name for tree in trees] if trees and len(kernels) == len(trees) else ())
+    asked = (arches, kernels, choice.mechanism, choice.load, choice.hardware)
     wanted = Filters(*(tuple(dict.fromkeys(names or ())) for names in asked))
-    matrix.check_names(wanted, known())
+    matrix.check_names(wanted, known(trees))
     return wanted
 
 
-def known() -> Known:
-    """Every name there is."""
+def known(trees: Sequence[Tree] = ()) -> Known:
+    """Every name there is, and those of kernels of the user's own."""
     from lab import recipe
 
-    return Known(kernel={name: one.arches for name, one in recipe.recipes().items()})
+    kernels = {name: one.arches for name, one in recipe.recipes().items()}
+    for tree in trees:
+        kernels[tree.name] = (*kernels.get(tree.name, ()), tree.arch.name)
+    return Known(kernel=kernels)
 
 
-def check_cell(cell: Cell) -> None:
+def trees(kernels: Sequence[str] | None, userland: str) -> tuple[Tree, ...]:
+    """The build trees among what --kernel names. UsageError for one that no guest can be made of."""
+    read = (kerneltree.read(Path(name), userland=userland) for name in kernels or () if kerneltree.is_path(name))
+    found = tuple(dict.fromkeys(read))
+    for at, tree in enumerate(found):
+        if (same := kerneltree.pick(found[:at], tree.name, tree.arch)) is not None:
+            told = f"{same.path} and {tree.path} are both {tree.name} for {tree.arch.name}"
+            raise UsageError(told, hint="set CONFIG_LOCALVERSION, or run one after the other")
+    return found
+
+
+def check_cell(cell: Cell, trees: Sequence[Tree] = ()) -> None:
     """UsageError for an unknown name or a cell that cannot be."""
-    matrix.check_cell(cell, known())
+    matrix.check_cell(cell, known(trees))
 
 
 def check_machine(arch: str, kernel: str, hardware: str) -> None:
@@ -46,16 +66,16 @@ def check_machine(arch: str, kernel: str, hardware: str) -> None:
     matrix.check_machine(arch, kernel, hardware, known())
 
 
-def cells(choice: Choice) -> tuple[list[Cell], Profile]:
+def cells(choice: Choice, trees: Sequence[Tree] = ()) -> tuple[list[Cell], Profile]:
     """The cells of a matrix file or a profile, and the profile itself."""
-    wanted, file, name = check(choice), choice.matrix, choice.profile
+    wanted, file, name = check(choice, trees), choice.matrix, choice.profile
     from lab import profile
 
     if file and name:
         raise UsageError("-m and --profile exclude each other", hint="give one of them")
     chosen = profile.load(file) if file else profile.profile(name or profile.DEFAULT)
     source = str(file) if file else f"profile {name or profile.DEFAULT}"
-    return matrix.cells(chosen, wanted, known(), source=source), chosen
+    return matrix.cells(chosen, wanted, known(trees), source=source), chosen
 
 
 def source(choice: Choice) -> str:

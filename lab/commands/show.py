@@ -13,6 +13,7 @@ import typer
 
 from lab.commands import complete, select
 from lab.commands import options as opt
+from lab.kerneltree import USERLAND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +112,7 @@ def list_cells(choice: opt.Choice, as_json: opt.Json = False) -> None:
 
     Example: lab list cells --profile nightly --arch aarch64
     """
-    cells, _ = select.cells(choice)
+    cells, _ = select.cells(choice, select.trees(choice.kernel, USERLAND))
     if as_json:
         print(json.dumps([cell.id for cell in cells], indent=2))
     else:

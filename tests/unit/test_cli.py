@@ -123,6 +123,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
+        ("run matrix --kmod nowhere", "/nowhere: no such folder"),
+        ("run matrix --kmod . --dry-run", "it holds 0 C files"),
+        (f"run cell {CELL} --kmod . --mutant blind", "--kmod and --mutant exclude each other"),
+        ("run matrix --kernel ./nowhere", "/nowhere: no such folder"),
+        ("run matrix --kernel .", "it has no include/config/kernel.release"),
+        ("list cells --kernel ./", "it has no include/config/kernel.release"),
+        ("image build ./", "unknown kernel './'"),
         ("report nothing", "no run 'nothing'"),
         ("run matrix --resume= --dry-run", "no run ''"),
         ("run matrix --mutant= --dry-run", "unknown mutant ''"),
@@ -235,7 +242,7 @@ def test_filters_and_options_reach_the_run(host: FakeHost, tmp_path: Path) -> No
     assert host.ran == ["aarch64/sid/refcount/mixed@smp4"]
     assert vars(host.asked) == {
         **{"swaps": 200, "seed": 9, "jobs": 3, "accel": "tcg", "build": "host", "cold": True, "mutant": ""},
-        "connect": "qemu:///session",
+        **{"connect": "qemu:///session", "kmod": "", "trees": ()},
     }
     run = json.loads((tmp_path / "out" / "latest" / "run.json").read_text())
     assert run["seed"] == 9 and run["matrix"]["swaps"] == 200 and run["matrix"]["cells"] == host.ran

@@ -15,6 +15,7 @@ import pytest
 from lab import host, warm
 from lab.cell import Cell
 from lab.guest import Guest, Machine
+from lab.kerneltree import Tree
 from lab.rack import Rack, open_rack
 from lab.results import CellResult, RunFolder
 from lab.runner import run_cell
@@ -116,9 +117,17 @@ def benches(start: Start, machine: Machine, workshops: Workshops) -> Benches:
 def run(workshops: Workshops, tmp_path: Path) -> Run:
     """Run one cell, with modules cross-built on the host unless asked otherwise; its files are in `tmp_path`."""
 
-    def ran(name: str, *, mutant: str = "", swaps: int = 6, build: str = "host") -> CellResult:
+    def ran(
+        name: str,
+        *,
+        mutant: str = "",
+        swaps: int = 6,
+        build: str = "host",
+        kmod: str = "",
+        trees: tuple[Tree, ...] = (),
+    ) -> CellResult:
         cell = Cell.parse(name)
-        options = replace(RunOptions(), mutant=mutant, swaps=swaps, build=build, seed=7)
+        options = replace(RunOptions(), mutant=mutant, swaps=swaps, build=build, seed=7, kmod=kmod, trees=trees)
         folder = RunFolder.create(tmp_path / "results", seed=options.seed, cells=[cell])
         try:
             result = run_cell(cell, workshops(options), folder, Quiet())

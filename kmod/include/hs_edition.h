@@ -4,7 +4,8 @@
  *
  * Usage: in editions/NAME.c, a function `int NAME_call(const struct hs_edition *, struct hs_call *)` and then
  *	HS_CALC_EDITION(NAME, HS_IDENTITY, what may become of a call (enum hs_restart), "what it computes");
- * The module is hs_ed_NAME.ko; `insmod hs_ed_NAME.ko version=7` makes it version 7.
+ * The module is hs_ed_NAME.ko; `insmod hs_ed_NAME.ko version=7` makes it version 7. The same file in a folder of your own
+ * is hs_own_NAME.ko, after `lab run ... --kmod FOLDER`; see hs_own.h beside this file, and examples/edition.
  */
 #ifndef HS_EDITION_H
 #define HS_EDITION_H
@@ -16,8 +17,8 @@
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include "../include/hotswap.h"
-#include "../include/hs_algorithms.h"
+#include "hotswap.h"
+#include "hs_algorithms.h"
 
 static uint version = 1;
 module_param(version, uint, 0444);
