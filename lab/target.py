@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.cell import STANDARD, Cell
 from lab.errors import UsageError
+from lab.kerneltree import USERLAND
 
 LOAD = "syscall"  # of a mechanism that was asked for without a load
 SWAPS = 20
@@ -27,6 +28,9 @@ class Target:
     seed: int = 1
     mutant: str = ""
     build: str = ""  # where modules are built; empty: as asked on the command line
+    kmod: str = ""  # folder of the user's own editions
+    kernels: tuple[str, ...] = ()  # build trees of the user's own kernels, one of which may be this one's
+    userland: str = USERLAND  # whose user land goes with those
 
 
 def parse(text: str, *, results: Path, mechanism: str | None = None, hardware: str | None = None) -> Target:
@@ -65,4 +69,7 @@ def _as_it_was(target: Target, cell: Cell, results: Path, run: str) -> Target:
         seed=head["seed"],
         mutant=kept.get("mutant") or "",
         build=kept.get("build") or "",
+        kmod=kept.get("kmod") or "",
+        kernels=tuple(kept.get("kernels") or ()),
+        userland=kept.get("userland") or USERLAND,
     )

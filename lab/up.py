@@ -15,6 +15,7 @@ from lab.cell import Cell
 from lab.errors import DeadlineError, GuestLost, LabError
 from lab.kbuild import Build
 from lab.keeper import Keeper, Stay
+from lab.kerneltree import Tree
 from lab.rack import open_rack
 from lab.results import CellResult
 from lab.runner import cell_plan
@@ -34,6 +35,7 @@ class Wish:
     cold: bool = False
     freeze_on_splat: bool = False
     name: str | None = None
+    trees: tuple[Tree, ...] = ()  # the user's own kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
         connect=wish.connect,
         cold=wish.cold,
         mutant=target.mutant,
+        kmod=target.kmod,
+        trees=wish.trees,
     )
     workshop = Workshop(rack, options, _Notes(note))
     machine = workshop.machine(target.arch, target.kernel, target.hardware)

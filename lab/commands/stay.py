@@ -25,6 +25,7 @@ from lab.errors import DeadlineError, Exit, HostError, UsageError
 
 if TYPE_CHECKING:
     from lab.behind import Handover
+    from lab.kerneltree import Tree
     from lab.target import Target
     from lab.up import Risen, Wish
 
@@ -67,7 +68,7 @@ def up(
     from lab import behind, target
 
     wanted = target.parse(what or _default(), results=results, mechanism=mechanism, hardware=hardware)
-    _check(wanted)
+    trees = _checked(wanted)
     if name is not None:
         stayed.check_name(name)
 
@@ -81,6 +82,7 @@ def up(
             cold=cold,
             freeze_on_splat=freeze_on_splat,
             name=name,
+            trees=trees,
         )
         return _up(wanted, wish, handover, as_json)
 
@@ -287,9 +289,11 @@ def _default() -> str:
     return f"{native.name}/bookworm"
 
 
-def _check(wanted: Target) -> None:
-    """UsageError for a name that no table has."""
+def _checked(wanted: Target) -> tuple[Tree, ...]:
+    """The user's own kernels that a run's cell may need; UsageError for a name that no table has."""
+    trees = select.trees(wanted.kernels, wanted.userland)
     if wanted.cell is not None:
-        select.check_cell(wanted.cell)
-        return
-    select.check_machine(wanted.arch, wanted.kernel, wanted.hardware)
+        select.check_cell(wanted.cell, trees)
+    else:
+        select.check_machine(wanted.arch, wanted.kernel, wanted.hardware)
+    return trees

@@ -72,7 +72,7 @@ def test_a_guest_stands_still_and_goes_on(hypervisor: Hypervisor) -> None:
     assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
     hypervisor.resume("g1")
     assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
-    with pytest.raises(HypervisorError, match="could not pause"):
+    with pytest.raises(HypervisorError, match="could not freeze"):
         hypervisor.suspend("nobody")
 
 

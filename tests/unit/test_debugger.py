@@ -49,7 +49,7 @@ def listening(path: Path, answer: bytes) -> Iterator[list[bytes]]:
 
 
 @pytest.fixture
-def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> stayed.Record:
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[stayed.Record]:
     """A record of a guest whose keeper is this process; no guest."""
     monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
     image, build = tmp_path / "image", tmp_path / "build"
@@ -66,9 +66,11 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> stayed.Record:
         known_hosts="", console_log=str(tmp_path / "console.log"), started="", image=str(image), text=TEXT,
         build=str(build), frozen="BUG: it is told here",
     )  # fmt: skip
-    (tmp_path / "c").touch()
-    stayed.write(record)
-    return record
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as keeper:
+        keeper.bind(record.control)
+        keeper.listen(64)  # it lives, and answers nobody
+        stayed.write(record)
+        yield record
 
 
 def put_gdb(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -66,7 +66,9 @@ class Lab:
 def labs(start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Guests with modules of a mutant's build."""
     monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
-    (tmp_path / "control").touch()
+    keeper = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    keeper.bind(str(tmp_path / "control"))
+    keeper.listen(64)  # it lives, and answers nobody
 
     @contextmanager
     def made(mutant: str = "", *, at: bytes = b"") -> Iterator[Lab]:
