@@ -68,6 +68,7 @@ def facts(record: Record, *, batch: bool) -> dict[str, Any]:
         "frozen": record.frozen,
         "script": batch,
         "kernel": str(full if full.exists() else kernelmap.symbol_file(image, MACHINES[record.arch])),
+        "full": full.exists(),
         "moved": record.text - (kernelmap.linked_at(full) if full.exists() else symbols[kernelmap.TEXT].address),
         "build": str(build) if build else None,
         "sources": sources(build) if build else [],

@@ -105,8 +105,8 @@ def modules(layout: Layout) -> dict[str, dict[str, int]]:
 def sections(layout: Layout, attributes: int) -> dict[str, int]:
     """What /sys/module/NAME/sections shows.
 
-    The files' list ends with a null pointer. A file's section address is its `private` from 6.14 on (34f5ec0f8252), and
-    before that, where `private` is not used, the word behind it.
+    The files' list ends with a null pointer. A file's section address is its `private` from 6.14 on, and before that,
+    where `private` is not used, the word behind it.
     """
     found: dict[str, int] = {}
     if not attributes:

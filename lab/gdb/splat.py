@@ -186,6 +186,11 @@ def _names(kind: gdb.Type, pc: str) -> dict[str, int]:
     return found | {f"r{number}": guestmem.offset(kind, f"r{number}") for number in range(8, 16)}
 
 
+def exception_registers(at: int, pc: str) -> dict[str, int]:
+    """The registers of a struct pt_regs in memory, by gdb's names."""
+    return {name: guestmem.word(at + place) for name, place in _names(gdb.lookup_type("struct pt_regs"), pc).items()}
+
+
 def enable(fault: Fault, arch: str) -> None:
     """From now on backtraces of that CPU begin with the faulting frame."""
     register_unwinder(None, FaultUnwinder(fault, *NAMES[arch]), replace=True)

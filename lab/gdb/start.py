@@ -18,7 +18,7 @@ import gdb
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from lab.gdb import guestmem, hs, splat, unwind  # noqa: E402
+from lab.gdb import guestmem, hs, orc, splat, unwind  # noqa: E402
 from lab.gdb.symbols import Modules  # noqa: E402
 
 REFUSED = 3  # exit code
@@ -105,8 +105,11 @@ def start(facts: dict[str, Any]) -> None:
     connect(facts)
     kernel_thread(guestmem.address_of("modules"))
     modules = Modules(Path(facts["build"]) if facts["build"] else None)
+    kernel = range(guestmem.address_of("_text"), guestmem.address_of("_etext"))
     if facts["arch"] == "aarch64":
-        unwind.enable(modules, range(guestmem.address_of("_text"), guestmem.address_of("_etext")))
+        unwind.enable(modules, kernel)
+    elif modules.names and not facts["full"]:
+        orc.enable(kernel)
     fault = splat.find(facts["splats"], modules, facts["arch"]) if modules.names else None
     Prefix()
     for command in (hs.Slots, hs.Editions, hs.Refs, hs.Records):

@@ -3,7 +3,7 @@
 
 Runs inside gdb. In our modules' code the files' own call frame rules say where a caller's registers are; in the
 kernel's, of which there are no rules without its debug information, the frame records do (x29 leads from one to the
-next). On x86_64 gdb does all of it by itself, as far as there are rules.
+next). On x86_64 gdb follows our modules' rules by itself, and `orc` leads through the kernel.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -66,9 +67,6 @@ class Lab:
 def labs(start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Guests with modules of a mutant's build."""
     monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
-    keeper = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    keeper.bind(str(tmp_path / "control"))
-    keeper.listen(64)  # it lives, and answers nobody
 
     @contextmanager
     def made(mutant: str = "", *, at: bytes = b"") -> Iterator[Lab]:
@@ -97,7 +95,10 @@ def labs(start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, m
             stayed.write(record)
             yield Lab(guest, bench, record, tmp_path, said)
 
-    return made
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as keeper:
+        keeper.bind(str(tmp_path / "control"))
+        keeper.listen(64)  # it lives, and answers nobody
+        yield made
 
 
 def frames(said: str) -> list[str]:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Callers on x86_64 inside the kernel, without its debug information: by its own unwind tables (ORC), read from memory.
+
+Runs inside gdb. The kernel has them for its own backtraces (arch/x86/include/asm/orc_types.h): a sorted table of
+addresses, and for each how the caller's stack pointer follows. Where an exception came in, the caller's registers
+are all known again, so a backtrace goes on into our modules with exactly those; there gdb has the modules' own rules.
+Of registers that a function keeps for its caller the tables know only rbp.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gdb
+from gdb.unwinder import Unwinder, register_unwinder
+
+from lab.gdb import guestmem
+from lab.gdb.splat import FrameId, exception_registers
+
+ALL = 1 << 64
+ENTRY = 6  # bytes: two offsets, then registers and kind
+# enum of registers: those that a stack pointer may follow from, and the two where it is read from memory
+FROM = {2: "rdx", 3: "rdi", 4: "rbp", 5: "rsp", 6: "r10", 7: "r13", 8: "rbp", 9: "rsp"}
+BY_STACK, BY_BP, BP_MEMORY, SP_MEMORY = 1, 4, 8, 9
+
+
+class OrcUnwinder(Unwinder):
+    """Finds callers in the kernel's own code."""
+
+    def __init__(self, kernel: range) -> None:
+        super().__init__("hs-orc")
+        self.kernel = kernel
+        self.addresses = guestmem.address_of("__start_orc_unwind_ip")
+        self.count = (guestmem.address_of("__stop_orc_unwind_ip") - self.addresses) // 4
+        self.entries = guestmem.address_of("__start_orc_unwind")
+        fields = [one.name for one in gdb.lookup_type("struct orc_entry").fields()]
+        # From 6.4 on the end of a stack is one of the kinds, which got a bit more for it.
+        self.call, self.whole, self.part = (2, 3, 4) if "end" not in fields else (0, 1, 2)
+        self.bits = 7 if "end" not in fields else 3
+        self.exact: set[int] = set()  # addresses at which something happened, not return addresses
+
+    def __call__(self, pending_frame: Any) -> Any:
+        """gdb asks: how does this frame's caller look?"""
+        frame = pending_frame
+        pc = int(frame.read_register("rip")) % ALL
+        if pc not in self.kernel:
+            return None
+        try:
+            return self._caller(frame, pc)
+        except (gdb.MemoryError, gdb.error, ValueError):
+            return None  # a damaged stack: gdb says where it ends
+
+    def _caller(self, frame: Any, pc: int) -> Any:
+        place = pc if frame.level() == 0 or pc in self.exact else pc - 1
+        at = self.entries + ENTRY * self._number(place)
+        distance, below, rest = (guestmem.word(at + step, 2) for step in (0, 2, 4))
+        base, kept, kind = rest & 15, rest >> 4 & 15, rest >> 8 & self.bits
+        if base not in FROM and base != BY_STACK:
+            return None
+        top = int(frame.read_register("rsp" if base == BY_STACK else FROM[base])) % ALL
+        if base == SP_MEMORY:
+            top = guestmem.word(top) + _signed(distance)
+        elif base == BP_MEMORY:
+            top = guestmem.word(top + _signed(distance))
+        else:
+            top += _signed(distance)
+        if kind == self.whole:
+            registers = exception_registers(top, "rip")
+        elif kind == self.part:
+            registers = {"rip": guestmem.word(top), "rsp": guestmem.word(top + 24)}
+        elif kind == self.call:
+            registers = {"rip": guestmem.word(top - 8), "rsp": top}
+            if kept in (BY_STACK, BY_BP):
+                start = top if kept == BY_STACK else int(frame.read_register("rbp")) % ALL
+                registers["rbp"] = guestmem.word(start + _signed(below))
+            else:
+                registers["rbp"] = int(frame.read_register("rbp")) % ALL
+        else:
+            return None
+        if registers["rip"] < 1 << 63:
+            return None  # a program called the kernel: here it ends
+        if kind != self.call:
+            self.exact.add(registers["rip"])
+        made = frame.create_unwind_info(FrameId(top, pc))
+        for name, value in registers.items():
+            made.add_saved_register(name, gdb.Value(value).cast(frame.read_register(name).type))
+        return made
+
+    def _number(self, place: int) -> int:
+        """Which entry an address falls under; each is relative to where it stands."""
+        low, high = 0, self.count - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            at = self.addresses + 4 * middle
+            if (at + _signed(guestmem.word(at, 4), 32)) % ALL <= place:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def _signed(value: int, bits: int = 16) -> int:
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def enable(kernel: range) -> None:
+    """From now on, for every frame."""
+    register_unwinder(None, OrcUnwinder(kernel), replace=True)
