@@ -78,7 +78,7 @@ def judge(
 def next_command(
     status: Status, cell: Cell, *, seed: int | None = None, swaps: int | None = None, mutant: str | None = None
 ) -> str:
-    """The command to type next: the same cell again, or what tells more about a broken host."""
+    """The command to type next: the same cell again, whose guest then stays; or what tells more about a broken host."""
     if status in (Status.PASS, Status.SKIP):
         return ""
     if status is Status.ERROR:
@@ -87,6 +87,7 @@ def next_command(
     words += ["--seed", str(seed)] if seed is not None else []
     words += ["--swaps", str(swaps)] if swaps is not None else []
     words += ["--mutant", mutant] if mutant else []
+    words += ["--keep", "failed"]
     return shlex.join(words)
 
 
