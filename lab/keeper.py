@@ -236,7 +236,7 @@ class Keeper:
     def stand(self, handover: Handover, code: int) -> int:
         """Let the command end with an exit code, and return it when the last guest has gone."""
         if self._stays:
-            log_file = stayed.keeper_log()
+            log_file = stayed.keeper_log(os.getpid())
             handover.let_go(code, log_file)
             try:
                 while self._stays:

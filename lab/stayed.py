@@ -97,10 +97,10 @@ def enter(make: Callable[[str], Record], *, name: str | None, stem: str) -> Reco
     return record
 
 
-def keeper_log() -> Path:
-    """Where this process writes once no terminal is its own any more."""
+def keeper_log(pid: int) -> Path:
+    """Where a keeper writes once no terminal is its own any more."""
     folder().mkdir(parents=True, exist_ok=True)
-    return folder() / f"keeper-{os.getpid()}.log"
+    return folder() / f"keeper-{pid}.log"
 
 
 def gc() -> list[str]:

@@ -279,6 +279,7 @@ def _await_reaper(record: stayed.Record) -> None:
         wait_until(lambda: not root.exists(), f"the end of {record.name}", Deadline.after(REAPED_S))
     except DeadlineError as e:
         raise HostError(f"the keeper of {record.name} was killed, and its reaper too", hint="run: lab gc") from e
+    stayed.keeper_log(record.keeper).unlink(missing_ok=True)
 
 
 def _default() -> str:
