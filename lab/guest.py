@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 BOOT_S = 120.0  # on the reference host; scaled by the rack's measured speed
 RESTORE_S = 40.0
+STEP_S = 20.0
 READY = "lab: ready"
 ENDED = "QEMU ended by itself"
 EDU = "0x1234:0x11e8"
@@ -76,6 +77,14 @@ class Guest:
     def lost(self) -> str:
         """Why the guest was given up, or nothing."""
         return self._lost
+
+    def stop_at_splats(self) -> None:
+        """Have its kernel stop for good where it complains (Documentation/admin-guide/sysctl/kernel.rst, panic_on_*).
+
+        However late it is frozen then, the CPU that complained is still where it did, and the others stand too.
+        """
+        switches = " ".join(f"/proc/sys/kernel/panic_on_{one}" for one in ("oops", "warn"))
+        self.run(f"for f in {switches}; do echo 1 > $f; done", deadline=Deadline.after(STEP_S * self.rack.scale))
 
     def freeze(self) -> None:
         """Let no CPU of it run on; nothing happens when it stands still. HypervisorError when libvirt cannot."""

@@ -122,6 +122,8 @@ class _Attempt:
             )
         )
         paths.write_whole(self.folder / "domain.xml", guest.xml())
+        if workshop.kept is not None:
+            guest.stop_at_splats()
         plan = cell_plan(cell, machine, swaps=options.swaps, seed=options.seed, mutant=options.mutant)
         self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
 
@@ -184,10 +186,8 @@ class _Attempt:
         self._observer.cell_phase(self.cell, phase)
 
     def _watch(self, data: bytes) -> str | None:
-        """Live: the first splat on the console ends the cell; a guest that may stay stops right there."""
+        """Live: the first splat on the console ends the cell."""
         found = self._console.feed(data)
-        if found and self.workshop.kept is not None:
-            self._freeze()
         return found[0].decisive if found else None
 
     def _freeze(self) -> None:

@@ -114,6 +114,8 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
             warm.start(rack, machine, console_log=console_log, watch=watch.see, cold=wish.cold, progress=note)
         )
         seconds = time.monotonic() - started_s
+        if wish.freeze_on_splat:
+            guest.stop_at_splats()
         stay = keeper.keep(guest, own, name=wish.name, console_log=console_log, **_facts(target, build))
     watch.stay = stay
     watch.act()
