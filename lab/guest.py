@@ -40,6 +40,9 @@ EDU_AWAY = (
     f'[ "$(cat $d/vendor):$(cat $d/device)" = {EDU} ] && echo 1 > $d/remove; done; true'
 )
 EDU_BACK = "echo 1 > /sys/bus/pci/rescan"
+# A kernel that panics at its first complaint stands there for good (panic=0): what it did is on its stack, however
+# late the host hears of it. One that may go on has overwritten it in a millisecond.
+STAND = "for name in panic_on_warn panic_on_oops; do echo 1 >/proc/sys/kernel/$name; done"
 AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
 
 

@@ -17,7 +17,7 @@ from elftools.elf.elffile import ELFFile
 
 from lab import kernelmap, paths, stayed
 from lab.debugger import GDB
-from lab.guest import Guest, Machine
+from lab.guest import STAND, Guest, Machine
 from lab.workshop import RunOptions
 from tests.vm.bench import Bench
 from tests.vm.conftest import Start, Workshops
@@ -85,6 +85,7 @@ def labs(start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, m
             guests.append(guest)
             bench = Bench(guest, "refcount")
             bench.place(workshop.payload(build))
+            bench.sh(STAND if mutant else "true")
             image = machine.image
             record = stayed.Record(
                 name=guest.name, arch=image.arch.name, kernel=image.recipe, hardware="standard", release=image.release,
@@ -105,7 +106,7 @@ def frames(said: str) -> list[str]:
 
 def test_a_frozen_mutant_shows_the_line_that_warned(labs, arch: str) -> None:  # type: ignore[no-untyped-def]
     line = next(i for i, text in enumerate(MUTANT.read_text().splitlines(), 1) if "WARN_ONCE(" in text)
-    with labs("splat", at=b"---[ end trace") as lab:
+    with labs("splat", at=b"---[ end ") as lab:
         lab.bench.sh("./hs-ctl up --mechanism refcount --load syscall --seed 7 --mutant splat")
         lab.bench.sh("(./hs-load --load syscall --threads 2 --seed 7; true) >load.json 2>&1 </dev/null & sleep 0.1")
         lab.bench.sh("./hs-ctl swap --count 4 --seed 7 >swaps 2>&1 </dev/null &")
@@ -126,13 +127,10 @@ def test_a_frozen_mutant_shows_the_line_that_warned(labs, arch: str) -> None:  #
         status, said = lab.gdb("hs splat\nbt 3\np nothing_of_that_name\n")
         assert "the exception's frame on the stack" in said and f"/mutants/splat.c:{line}" in frames(said)[1], said
         assert status == 1 and "nothing_of_that_name" in said and lab.stands()
-        lab.guest.rack.hypervisor.resume(lab.guest.name)
-        stayed.write(replace(lab.record, frozen=""))
-        assert lab.bench.sh("echo alive").strip() == "alive"
 
 
 def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs, arch: str) -> None:  # type: ignore[no-untyped-def]
-    with labs("early_unload", at=b"---[ end trace") as lab:
+    with labs("early_unload", at=b"---[ end ") as lab:
         lab.bench.sh("./hs-ctl up --mechanism refcount --load syscall --seed 7 --mutant early_unload")
         lab.bench.sh("(./hs-load --load syscall --threads 2 --seed 7; true) >load.json 2>&1 </dev/null & sleep 0.1")
         lab.bench.sh("./hs-ctl swap --count 2 --seed 7 >swaps 2>&1 </dev/null &")
