@@ -21,7 +21,7 @@ NAME_MAX = 64
 
 def address_of(name: str) -> int:
     """Where a symbol of the kernel lies; gdb.error when it has none of that name."""
-    return int(gdb.parse_and_eval(f"(unsigned long)&'{name}'"))
+    return int(gdb.parse_and_eval(f"(unsigned long long)&'{name}'"))
 
 
 def word(address: int, size: int = 8) -> int:

@@ -2,8 +2,9 @@
 """Callers on x86_64 inside the kernel, without its debug information: by its own unwind tables (ORC), read from memory.
 
 Runs inside gdb. The kernel has them for its own backtraces (arch/x86/include/asm/orc_types.h): a sorted table of
-addresses, and for each how the caller's stack pointer follows. Where an exception came in, the caller's registers
-are all known again, so a backtrace goes on into our modules with exactly those; there gdb has the modules' own rules.
+addresses, and for each how the caller's stack pointer follows. Where an exception or interrupt came in, the caller's
+registers are all known again, so a backtrace goes on into our modules with exactly those; there gdb has the modules'
+own rules.
 Of registers that a function keeps for its caller the tables know only rbp.
 """
 

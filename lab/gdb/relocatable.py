@@ -15,6 +15,7 @@ _HEAD, _SECTION = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ
 _SYMBOL, _RELA = struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
 _SYMTAB, _RELA_TABLE = 2, 4
 _ALLOC, _EXEC = 2, 4
+_ADDRESS = 16  # where a section's row has its address
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Relocatable:
         try:
             head = _HEAD.unpack_from(self._data)
             table, count, names = head[6], head[12], head[13]
+            self._table = (table, count)
             rows = [_SECTION.unpack_from(self._data, table + number * _SECTION.size) for number in range(count)]
         except (struct.error, IndexError, OverflowError) as e:
             raise ValueError(f"{path} is no module") from e
@@ -116,6 +118,21 @@ class Relocatable:
                 offsets[section.name] = at
                 at += section.size
         return offsets
+
+    def for_gdb(self, folder: Path) -> Path:
+        """The file itself, or a copy in which every section begins at zero.
+
+        Sections that a linker script gathered on arm64 have addresses that mean nothing; gdb takes them at their word,
+        and then looks for all data in the code.
+        """
+        (table, count), changed = self._table, bytearray(self._data)
+        for number in range(count):
+            struct.pack_into("<Q", changed, table + number * _SECTION.size + _ADDRESS, 0)
+        if changed == self._data:
+            return self.path
+        copy = folder / self.path.name
+        copy.write_bytes(changed)
+        return copy
 
     def rules(self, section: str, offset: int) -> Rules | None:
         """What `.debug_frame` says of the instruction at that offset of a section; None when it says nothing."""

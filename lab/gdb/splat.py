@@ -21,6 +21,7 @@ from lab.gdb.symbols import Modules
 
 STACK = 16 << 10  # bytes of a kernel stack that are searched
 NAMES = {"x86_64": ("rip", "rsp"), "aarch64": ("pc", "sp")}
+STALE = "the CPU has gone on since then: the registers are the fault's, callers and memory may not be"
 FLAGS = ("eflags", "cpsr")
 
 
@@ -40,6 +41,7 @@ class Fault:
         self.who = f"{told['comm']}, pid {told['pid']}"
         self.registers = registers
         self.pc, self.whence = registers[pc], whence
+        self.stale = False  # the CPU has left the fault: what lies on the stack now may be of later calls
 
 
 class FaultUnwinder(Unwinder):
@@ -104,6 +106,8 @@ class Splat(gdb.Command):
         print(self.fault.headline)
         print(f"on CPU {self.fault.cpu}, {self.fault.who}; registers from {self.fault.whence}")
         print(f"at {place(self.fault.pc)}")
+        if self.fault.stale:
+            print(STALE)
         items = [f"{name:<6} {value:016x}" for name, value in self.fault.registers.items()]
         for start in range(0, len(items), 4):
             print("  ".join(items[start : start + 4]))
@@ -131,8 +135,8 @@ def select(fault: Fault) -> None:
             thread.switch()
 
 
-def find(told: list[dict[str, Any]], modules: Modules, arch: str) -> Fault | None:
-    """The newest splat of which the registers are known; selects its CPU."""
+def find(told: list[dict[str, Any]], modules: Modules, arch: str, *, frozen: bool) -> Fault | None:
+    """The newest splat of which the registers are known; of a guest that runs, only what its console said."""
     pc, sp = NAMES[arch]
     for one in reversed(told):
         registers = {name: int(value) for name, value in one["registers"].items()}
@@ -140,7 +144,12 @@ def find(told: list[dict[str, Any]], modules: Modules, arch: str) -> Fault | Non
         address = named.pop("pc", None)
         if address is not None and sp in registers:
             registers |= {name: value for name, value in named.items() if value is not None}
-            return Fault(one, {**registers, pc: address}, pc, "the console")
+            fault = Fault(one, {**registers, pc: address}, pc, "the console")
+            select(fault)
+            fault.stale = not 0 <= registers[sp] - stack_pointer(sp) < STACK
+            return fault
+    if not frozen:
+        return None
     unknown = {"headline": "the console does not say what happened", "cpu": -1, "comm": "?", "pid": "?", "symbols": {}}
     for one in [*reversed(told), unknown]:
         address = modules.resolve(str(one["symbols"].get("pc", "")))
@@ -161,18 +170,27 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
     kind = gdb.lookup_type("struct pt_regs")
     size = kind.sizeof
     names = _names(kind, pc)
-    here = int(gdb.parse_and_eval(f"(unsigned long)${sp}"))
-    top = (here | (STACK - 1)) + 1
-    memory = bytes(gdb.selected_inferior().read_memory(here & ~7, top - (here & ~7)))
+    here = stack_pointer(sp) & ~7
+    memory = b""
+    for page in range(here & ~0xFFF, here + STACK, 0x1000):
+        try:
+            memory += bytes(gdb.selected_inferior().read_memory(max(page, here), page + 0x1000 - max(page, here)))
+        except gdb.MemoryError:
+            break  # the stack ends
     for start in range(0, len(memory) - size, 8):
         found = {
             name: int.from_bytes(memory[start + place : start + place + 8], "little") for name, place in names.items()
         }
-        end = (here & ~7) + start + size
+        end = here + start + size
         inside = found[pc] == at if at is not None else modules.holds(found[pc])
         if inside and 0 <= found[sp] - end < 16:
             return found
     return None
+
+
+def stack_pointer(sp: str) -> int:
+    """Where the current CPU's stack ends now."""
+    return int(gdb.parse_and_eval(f"(unsigned long long)${sp}"))
 
 
 def _names(kind: gdb.Type, pc: str) -> dict[str, int]:

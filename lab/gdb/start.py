@@ -104,13 +104,13 @@ def start(facts: dict[str, Any]) -> None:
     gdb.execute(f"symbol-file -o {facts['moved']:#x} {facts['kernel']}", to_string=True)
     connect(facts)
     kernel_thread(guestmem.address_of("modules"))
-    modules = Modules(Path(facts["build"]) if facts["build"] else None)
+    modules = Modules(Path(facts["build"]) if facts["build"] else None, Path(os.environ["LAB_GDB"]).parent)
     kernel = range(guestmem.address_of("_text"), guestmem.address_of("_etext"))
     if facts["arch"] == "aarch64":
         unwind.enable(modules, kernel)
     elif modules.names and not facts["full"]:
         orc.enable(kernel)
-    fault = splat.find(facts["splats"], modules, facts["arch"]) if modules.names else None
+    fault = splat.find(facts["splats"], modules, facts["arch"], frozen=bool(facts["frozen"])) if modules.names else None
     Prefix()
     for command in (hs.Slots, hs.Editions, hs.Refs, hs.Records):
         command()
@@ -123,6 +123,8 @@ def start(facts: dict[str, Any]) -> None:
     if fault is not None and facts["frozen"]:
         splat.enable(fault, facts["arch"])
         print(f"the fault is frame 1 of CPU {fault.cpu}: {splat.place(fault.pc)}")
+        if fault.stale:
+            print(splat.STALE)
     print("hs slots, hs editions, hs refs, hs records, hs splat; bt")
 
 

@@ -39,8 +39,8 @@ class Module:
 class Modules:
     """Those of a guest of which we have the file."""
 
-    def __init__(self, build: Path | None) -> None:
-        self._build = build
+    def __init__(self, build: Path | None, work: Path) -> None:
+        self._work = work
         self._all: dict[str, Module] = {}
         self.gone: list[str] = []
         if build is None:
@@ -108,7 +108,9 @@ class Modules:
             for section, address in module.sections.items()
             if section != ".text" and not section.startswith(".init") and re.fullmatch(r"[\w.]+", section)
         )
-        gdb.execute(f"add-symbol-file {module.file.path} {module.sections['.text']:#x} {words}", to_string=True)
+        gdb.execute(
+            f"add-symbol-file {module.file.for_gdb(self._work)} {module.sections['.text']:#x} {words}", to_string=True
+        )
 
     def _remember(self, files: dict[str, Path]) -> None:
         """Editions that are gone, where nothing else of ours lies now; of two loads of one module, the later."""

@@ -79,6 +79,19 @@ def test_rules_are_those_that_readelf_prints(built: tuple[str, Path]) -> None:
     assert file.rules(".text", 1 << 20) is None and file.rules(".nowhere", 0) is None
 
 
+def test_gdb_gets_a_copy_where_sections_have_addresses(built: tuple[str, Path], tmp_path: Path) -> None:
+    cross, path = built
+    assert Relocatable(path).for_gdb(tmp_path) == path
+    moved = tmp_path / "moved.ko"
+    words = [f"{cross}objcopy", "--change-section-address", ".data=0x598", path, moved]
+    subprocess.run(words, check=True)
+    assert " 0000000000000598 " in said(cross, "-SW", moved)
+    (tmp_path / "copy").mkdir()
+    copy = Relocatable(moved).for_gdb(tmp_path / "copy")
+    assert copy != moved and " 0000000000000598 " not in said(cross, "-SW", copy)
+    assert said(cross, "-sW", copy) == said(cross, "-sW", moved)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 20, b"\x7fELF\2\1\1".ljust(200, b"\xff")])
 def test_what_is_no_module_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.ko").write_bytes(data)

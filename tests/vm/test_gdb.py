@@ -142,7 +142,7 @@ def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs, arch: str)
         status, said = lab.gdb("hs editions\nhs splat\nbt 12\n")
         assert status == 0 and lab.stands()
         assert "unloaded, shown where they were" in said
-        assert "/editions/" in frames(said)[1], said
+        assert any("/editions/" in one for one in frames(said)[1:3]), said
         assert re.search(r"^calc +\w+ +hs_ed_\w+ +\d+ +gone +0 +0x", said, re.MULTILINE)
 
 
