@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Workshop:
         self._machines: dict[tuple[str, str, str], Machine] = {}
         self._builds: dict[str, Build] = {}
         self._payloads: dict[str, bytes] = {}
+        self._staged: Path | None = None  # sources with the user's editions
         self.abandoned = False
 
     def prepare(self, arch: str, kernel: str, hardware_name: str) -> None:
@@ -155,12 +157,12 @@ class Workshop:
         """kmod/, or a copy of it with the user's editions."""
         if not self.options.kmod:
             return paths.kmod_dir()
-        staged = self.rack.work / "kmod"
         with self._once("kmod"):
-            if not staged.is_dir():
-                with paths.folder_whole(staged) as work:
-                    kmodtree.with_own(paths.kmod_dir(), Path(self.options.kmod), work)
-        return staged
+            if self._staged is None:
+                work = Path(tempfile.mkdtemp(prefix="kmod-", dir=self.rack.work))
+                kmodtree.with_own(paths.kmod_dir(), Path(self.options.kmod), work)
+                self._staged = work
+            return self._staged
 
     def _noter(self, machine: Machine) -> Callable[[str], None]:
         where = f"{machine.image.arch.name}/{machine.image.recipe}"

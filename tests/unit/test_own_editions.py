@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lab import kmodtree, paths
 from lab.errors import UsageError
+from lab.workshop import RunOptions, Workshop
 
 EXAMPLE = paths.REPOSITORY / "examples/edition"
 
@@ -41,6 +44,19 @@ def test_who_checks_results_knows_their_algorithms(tmp_path: Path) -> None:
     )
     subprocess.run(["gcc", "-Iown", "-Iinclude", "t.c", "-o", "t"], cwd=target, check=True)
     assert subprocess.run([target / "t"], check=True, capture_output=True, text=True).stdout == "1\n"
+
+
+def test_each_run_has_its_own_copy(own: Path, tmp_path: Path) -> None:
+    """Several share a rack: what one was asked to build is not what the next builds."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "slow.c").write_text("int y;\n")
+    rack: Any = SimpleNamespace(work=tmp_path)
+    observer: Any = None
+    first, second = (Workshop(rack, RunOptions(kmod=str(folder)), observer) for folder in (own, other))
+    assert (first._sources() / "own/fast.c").is_file() and (second._sources() / "own/slow.c").is_file()
+    assert first._sources() == first._sources() != second._sources()
+    assert Workshop(rack, RunOptions(), observer)._sources() == paths.kmod_dir()
 
 
 @pytest.mark.parametrize("line", ["/cache/.x/tree/own/fast.c:3:1: error: no", "own/fast.c:3:1: error: no"])
