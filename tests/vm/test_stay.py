@@ -148,7 +148,7 @@ def test_a_red_cells_guest_stands_still_and_can_be_had_again(lab: Lab, arch: str
     assert "--seed 7" in said and f"mutant {MUTANT}" in said
     (again,) = lab.there()
     assert again["folder"] == one["folder"] and not again["frozen"]
-    assert "hs_refcount" in lab("exec", "lsmod")
+    assert "hs_core" in lab("exec", "lsmod")
     calls = "cd /run/lab && (./hs-load --load syscall --seed 7 --threads 4 &) && ./hs-ctl swap --count 6 --seed 7"
     argv = [sys.executable, "-m", "lab", "exec", "--", "sh", "-c", calls]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
