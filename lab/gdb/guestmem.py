@@ -62,10 +62,23 @@ def offset(kind: Any, *path: str) -> int:
     """Bytes from the beginning of a structure to a member, or to a member of a member."""
     total = 0
     for name in path:
-        member = kind[name]
-        total += int(member.bitpos) // 8
-        kind = member.type
+        at, kind = _member(kind, name)
+        total += at
     return total
+
+
+def _member(kind: Any, name: str) -> tuple[int, Any]:
+    """Where a member is, and its type; also one of a member without a name, as arm64's pt_regs has them."""
+    for field in kind.strip_typedefs().fields():
+        if field.name == name:
+            return int(field.bitpos) // 8, field.type
+        if not field.name:
+            try:
+                at, inner = _member(field.type, name)
+            except (KeyError, TypeError):  # not there, or no structure
+                continue
+            return int(field.bitpos) // 8 + at, inner
+    raise KeyError(name)
 
 
 class Layout:
