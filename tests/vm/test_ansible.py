@@ -28,8 +28,7 @@ Play = Callable[..., dict[str, int]]
 
 # Stands for the lab in the guest. It says what it was asked, tries what the lab and QEMU must be able to do in spite of
 # the unit's hardening, and tries what they must not.
-STAND_IN = """\
-#!/bin/sh
+STAND_IN = """#!/bin/sh
 echo "asked: $*"
 [ "$1" = run ] || exit 0
 exec python3 -S - <<'END'
