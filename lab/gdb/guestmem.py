@@ -59,13 +59,26 @@ def listed(head: int, offset: int, kind: gdb.Type) -> Iterator[Any]:
 
 
 def offset(kind: Any, *path: str) -> int:
-    """Bytes from the beginning of a structure to a member, or to a member of a member."""
+    """Bytes from the beginning of a structure to a member, or to a member of a member. KeyError when it has none."""
     total = 0
     for name in path:
-        member = kind[name]
-        total += int(member.bitpos) // 8
-        kind = member.type
+        inside, kind = _member(kind, name)
+        total += inside
     return total
+
+
+def _member(kind: Any, name: str) -> tuple[int, Any]:
+    """Where a member is, and its type; those of structures without a name are the structure's own."""
+    for one in kind.fields():
+        if one.name == name:
+            return int(one.bitpos) // 8, one.type
+        if not one.name:
+            try:
+                inside, found = _member(one.type, name)
+            except KeyError:
+                continue
+            return int(one.bitpos) // 8 + inside, found
+    raise KeyError(f"{kind} has no {name}")
 
 
 class Layout:
