@@ -92,7 +92,7 @@ def let_go(stub: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(LET_GO_S)
             sock.connect(str(stub))
-            sock.sendall(b"+$D#44")  # "detach", with its checksum
+            sock.sendall(b"+$D;1#b0")  # "detach from process 1", with its checksum
             sock.recv(16)
     except OSError as e:
         raise HostError(f"the guest stands still: {e}", hint="lab gdb once more, and quit it: then it runs") from e

@@ -59,26 +59,26 @@ def listed(head: int, offset: int, kind: gdb.Type) -> Iterator[Any]:
 
 
 def offset(kind: Any, *path: str) -> int:
-    """Bytes from the beginning of a structure to a member, or to a member of a member."""
+    """Bytes from the beginning of a structure to a member, or to a member of a member. KeyError when it has none."""
     total = 0
     for name in path:
-        at, kind = _member(kind, name)
-        total += at
+        inside, kind = _member(kind, name)
+        total += inside
     return total
 
 
 def _member(kind: Any, name: str) -> tuple[int, Any]:
-    """Where a member is, and its type; also one of a member without a name, as arm64's pt_regs has them."""
-    for field in kind.strip_typedefs().fields():
-        if field.name == name:
-            return int(field.bitpos) // 8, field.type
-        if not field.name:
+    """Where a member is, and its type; those of structures without a name are the structure's own."""
+    for one in kind.fields():
+        if one.name == name:
+            return int(one.bitpos) // 8, one.type
+        if not one.name:
             try:
-                at, inner = _member(field.type, name)
-            except (KeyError, TypeError):  # not there, or no structure
+                inside, found = _member(one.type, name)
+            except KeyError:
                 continue
-            return int(field.bitpos) // 8 + at, inner
-    raise KeyError(name)
+            return int(one.bitpos) // 8 + inside, found
+    raise KeyError(f"{kind} has no {name}")
 
 
 class Layout:

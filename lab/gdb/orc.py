@@ -78,8 +78,6 @@ class OrcUnwinder(Unwinder):
                 registers["rbp"] = int(frame.read_register("rbp")) % ALL
         else:
             return None
-        if registers["rip"] < 1 << 63:
-            return None  # a program called the kernel: here it ends
         if kind != self.call:
             self.exact.add(registers["rip"])
         made = frame.create_unwind_info(FrameId(top, pc))

@@ -10,6 +10,7 @@ and from there the modules' own call frame rules lead on. Nothing is written to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import gdb
@@ -38,7 +39,7 @@ class Fault:
 
     def __init__(self, told: dict[str, Any], registers: dict[str, int], pc: str, whence: str) -> None:
         self.headline, self.cpu = str(told["headline"]), int(told["cpu"])
-        self.who = f"{told['comm']}, pid {told['pid']}"
+        self.who = f"{told['comm'] or '?'}, pid {told['pid']}"
         self.registers = registers
         self.pc, self.whence = registers[pc], whence
         self.stale = False  # the CPU has left the fault: what lies on the stack now may be of later calls
@@ -80,6 +81,18 @@ class FaultFilter:
 
     def _is(self, frame: gdb.Frame) -> bool:
         return frame.level() == 1 and frame.pc() == self.fault.pc and cpu_of(gdb.selected_thread()) == self.fault.cpu
+
+
+class KernelFilter:
+    """Ends a backtrace where the kernel does: what called it has memory of its own, and no symbols here."""
+
+    def __init__(self) -> None:
+        self.name, self.priority, self.enabled = "hs-kernel", 200, True
+        gdb.frame_filters[self.name] = self
+
+    def filter(self, frames: Iterator[Any]) -> Iterator[Any]:
+        """gdb's frames up to the first that is no kernel's."""
+        return takewhile(lambda one: one.inferior_frame().level() == 0 or one.inferior_frame().pc() >> 63, frames)
 
 
 class FaultDecorator(FrameDecorator):

@@ -110,6 +110,7 @@ def start(facts: dict[str, Any]) -> None:
         unwind.enable(modules, kernel)
     elif modules.names and not facts["full"]:
         orc.enable(kernel)
+    splat.KernelFilter()
     fault = splat.find(facts["splats"], modules, facts["arch"], frozen=bool(facts["frozen"])) if modules.names else None
     Prefix()
     for command in (hs.Slots, hs.Editions, hs.Refs, hs.Records):
@@ -130,6 +131,6 @@ def start(facts: dict[str, Any]) -> None:
 
 try:
     start(json.loads(Path(os.environ["LAB_GDB"]).read_text()))
-except (gdb.error, gdb.MemoryError, gdb.GdbError, OSError, ValueError) as e:
+except Exception as e:  # whatever it is, what was to follow makes no sense
     print(f"lab: gdb cannot show the guest: {e}", file=sys.stderr)
     gdb.execute(f"quit {REFUSED}")

@@ -64,7 +64,7 @@ class SignedUnwinder(Unwinder):
     def _by_record(self, frame: Any, pc: int, value: Callable[[int], int]) -> Any:
         record = value(FP)
         above, back = guestmem.word(record), plain(guestmem.word(record + 8))
-        if not back or (above and above <= record):
+        if above and above <= record:
             return None
         made = frame.create_unwind_info(FrameId(record, pc))
         # The record lies at the bottom of a frame: where the caller's is, there its stack pointer was.

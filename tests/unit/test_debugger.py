@@ -116,7 +116,7 @@ def test_a_guest_runs_on_when_gdb_was_killed_unless_it_was_frozen(
     put_gdb(tmp_path, monkeypatch, "kill -9 $$")
     with listening(Path(guest.gdb), b"+$OK#9a") as heard:
         assert debugger.run(replace(guest, frozen=frozen), script=None, more=()) == -9
-    assert heard == ([] if frozen else [b"+$D#44"])
+    assert heard == ([] if frozen else [b"+$D;1#b0"])
 
 
 def test_wrong_words_get_a_line_and_exit_2(

@@ -8,8 +8,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,8 +63,13 @@ class Lab:
         return bool(self.guest.rack.hypervisor._connection.lookupByName(self.guest.name).state()[0] == 3)
 
 
+Labs = Callable[..., AbstractContextManager[Lab]]
+
+
 @pytest.fixture
-def labs(start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def labs(
+    start: Start, machine: Machine, workshops: Workshops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Labs]:
     """Guests with modules of a mutant's build."""
     monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
 
@@ -108,7 +113,7 @@ def frames(said: str) -> list[str]:
     return [" ".join(one.split()) for one in re.split(r"(?m)^#\d+ ", said)[1:]]
 
 
-def test_a_frozen_mutant_shows_the_line_that_warned(labs, arch: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_frozen_mutant_shows_the_line_that_warned(labs: Labs, arch: str) -> None:
     line = next(i for i, text in enumerate(MUTANT.read_text().splitlines(), 1) if "WARN_ONCE(" in text)
     with labs("splat", at=b"---[ end Kernel panic") as lab:
         lab.bench.sh("./hs-ctl up --mechanism refcount --load syscall --seed 7 --mutant splat")
@@ -133,7 +138,7 @@ def test_a_frozen_mutant_shows_the_line_that_warned(labs, arch: str) -> None:  #
         assert status == 1 and "nothing_of_that_name" in said and lab.stands()
 
 
-def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs, arch: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs: Labs, arch: str) -> None:
     with labs("early_unload", at=b"---[ end Kernel panic") as lab:
         lab.bench.sh("./hs-ctl up --mechanism refcount --load syscall --seed 7 --mutant early_unload")
         lab.bench.sh("(./hs-load --load syscall --threads 2 --seed 7; true) >load.json 2>&1 </dev/null & sleep 0.1")
@@ -146,7 +151,7 @@ def test_an_oops_in_freed_text_is_told_by_where_the_edition_was(labs, arch: str)
         assert re.search(r"^calc +\w+ +hs_ed_\w+ +\d+ +gone +0 +0x", said, re.MULTILINE)
 
 
-def test_a_running_guest_is_read_dumped_and_runs_on(labs, arch: str, machine: Machine, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_running_guest_is_read_dumped_and_runs_on(labs: Labs, arch: str, machine: Machine, tmp_path: Path) -> None:
     with labs() as lab:
         lab.bench.mechanism = "invalidate"
         lab.bench.begin("spin", 2_000_000)
