@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import shutil
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -187,7 +188,7 @@ class _Attempt:
         """Live: the first splat on the console ends the cell; a guest that may stay stops right there."""
         found = self._console.feed(data)
         if found and self.workshop.kept is not None:
-            self._freeze()
+            threading.Thread(target=self._freeze, name="freeze", daemon=True).start()  # see Guest.freeze
         return found[0].decisive if found else None
 
     def _freeze(self) -> None:
