@@ -87,7 +87,11 @@ class Guest:
         self.run(f"for f in {switches}; do echo 1 > $f; done", deadline=Deadline.after(STEP_S * self.rack.scale))
 
     def freeze(self) -> None:
-        """Let no CPU of it run on; nothing happens when it stands still. HypervisorError when libvirt cannot."""
+        """Let no CPU of it run on; nothing happens when it stands still. HypervisorError when libvirt cannot.
+
+        Never from the console's thread: QEMU's pl011 waits, byte by byte, for whoever reads the line, and with it all
+        of QEMU, its monitor included, which would have to stop the CPUs.
+        """
         self.rack.hypervisor.suspend(self.name)
 
     def thaw(self) -> None:

@@ -37,6 +37,7 @@ class Kept:
                 self.told.append(f"{result.id} is not kept: {refusal}")
                 return
             try:
+                guest.freeze()
                 stay = self._keeper.keep(
                     guest,
                     stack,
@@ -45,8 +46,8 @@ class Kept:
                     build=str(build.resolve()) if build else None,
                     cell=result.id,
                     folder=str(folder.resolve()),
+                    frozen=why,
                 )
-                stay.freeze(why)
             except LabError as e:
                 self.told.append(f"{result.id} is not kept: {e.message}")
                 return

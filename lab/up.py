@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -61,7 +62,7 @@ class _Watch:
         """Take what was printed, in the console's thread."""
         if self.freeze and not self.first and (found := self._scanner.feed(data)):
             self.first = found[0].decisive
-            self.act()
+            threading.Thread(target=self.act, name="freeze", daemon=True).start()  # see Guest.freeze
 
     def act(self) -> None:
         """Freeze the guest if there is reason to, and end what waits for it."""

@@ -233,9 +233,11 @@ class Memory:
         raise AssertionError(f"{at:#x} is not in the core")
 
     def read(self, at: int, size: int) -> bytes:
-        """Four levels of 512 entries: what both architectures have with pages of 4 KiB and 48 bits."""
+        """Four levels of 512 entries, as both architectures have with pages of 4 KiB and 48 bits; arm64 may have 52."""
         table = self.table
-        for shift in (39, 30, 21, 12):
+        bits = 64 - int(self.note.get("NUMBER(TCR_EL1_T1SZ)", "16"), 0)
+        at &= (1 << bits) - 1
+        for shift in (39, 30, 21, 12) if bits <= 48 else (48, 39, 30, 21, 12):
             (entry,) = struct.unpack("<Q", self.physical(table + 8 * (at >> shift & 511), 8))
             assert entry & 1, f"{at:#x} is not mapped"
             table = entry & 0x0000FFFFFFFFF000
