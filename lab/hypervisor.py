@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lab import paths
+from lab import paths, proc
 from lab.errors import HypervisorError, refused
 
 # libvirt reads this when it is imported; its warnings would go to stderr, between our lines.
@@ -211,7 +211,7 @@ def _reap_qemus() -> None:
     """Reap ended daemons called QEMU, and nothing else: other children belong to who started them.
 
     The QEMUs whose end libvirt itself waits for, when it probes them, are in our session; one that
-    `proc` waits for leads a session; those that were handed to us because they became daemons do neither.
+    `proc` waits for is theirs, too; those that were handed to us because they became daemons are neither.
     """
     session = os.getsid(0)
     while True:
@@ -224,7 +224,7 @@ def _reap_qemus() -> None:
         for pid in _children():
             with suppress(OSError):
                 name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-                if "(qemu-system" in name and int(rest.split()[3]) not in (session, pid):
+                if "(qemu-system" in name and int(rest.split()[3]) != session and not proc.waits_for(pid):
                     ours += os.waitpid(pid, os.WNOHANG)[0] != 0
         if not ours:
             time.sleep(0.01)  # somebody else's child, who will reap it

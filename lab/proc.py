@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from lab import halt
 from lab.deadline import Deadline
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 # hangs under KVM would otherwise run for ever. A program does this, since code between fork and exec
 # (preexec_fn) may deadlock where there are threads. Debian has setpriv always: util-linux is essential.
 _MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
+_waited: set[int] = set()
+_starting = threading.Lock()
 _TURN_S = 0.1  # how often a running command looks whether we were told to stop
 
 
@@ -65,7 +68,7 @@ def run(
     try:
         with (
             _input(stdin) as given,
-            subprocess.Popen(
+            _Waited(
                 [*_MORTAL, *words],
                 stdin=given,
                 stdout=subprocess.PIPE,
@@ -160,6 +163,25 @@ def pipe(source: Sequence[str | Path], sink: Sequence[str | Path]) -> tuple[tupl
         statuses = (giver.wait(), taker.wait())
         said.seek(0)
         return statuses, said.read(1 << 16).decode(errors="replace")
+
+
+def waits_for(pid: int) -> bool:
+    """Whether `run` waits for the end of this process: nobody else may take its exit status."""
+    with _starting:  # one that has just begun may have ended before it is known
+        return pid in _waited
+
+
+class _Waited(subprocess.Popen[bytes]):
+    """A process that `waits_for` knows, from its beginning until its status has been taken."""
+
+    def __init__(self, argv: list[str], **how: Any) -> None:
+        with _starting:
+            super().__init__(argv, **how)
+            _waited.add(self.pid)
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _waited.discard(self.pid)
 
 
 @contextmanager
