@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -112,20 +111,3 @@ def test_what_a_guest_left_becomes_its_verdict(
     monkeypatch.setattr(runner._Attempt, "run", left)
     result = run(tmp_path, LabError("never raised"))
     assert (result.status, result.reason) == (status, reason)
-
-
-def test_the_console_is_read_on_while_its_guest_is_frozen(tmp_path: Path) -> None:
-    """QEMU cannot stop its CPUs while nobody takes what they print."""
-    read_on, frozen = threading.Event(), threading.Event()
-
-    def freeze() -> None:
-        if read_on.wait(10):
-            frozen.set()
-
-    workshop: Any = SimpleNamespace(options=RunOptions(seed=7), kept=object())
-    observer: Any = SimpleNamespace(cell_phase=lambda cell, phase: None)
-    attempt = runner._Attempt(CELL, workshop, tmp_path, observer)
-    attempt._guest = cast(Any, SimpleNamespace(freeze=freeze))
-    assert attempt._watch(b"BUG: unable to handle page fault\n")
-    read_on.set()
-    assert frozen.wait(10)
