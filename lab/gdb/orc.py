@@ -19,7 +19,6 @@ from lab.gdb import guestmem
 from lab.gdb.splat import FrameId, exception_registers
 
 ALL = 1 << 64
-ENTRY = 6  # bytes: two offsets, then registers and kind
 # enum of registers: those that a stack pointer may follow from, and the two where it is read from memory
 FROM = {2: "rdx", 3: "rdi", 4: "rbp", 5: "rsp", 6: "r10", 7: "r13", 8: "rbp", 9: "rsp"}
 BY_STACK, BY_BP, BP_MEMORY, SP_MEMORY = 1, 4, 8, 9
@@ -34,7 +33,8 @@ class OrcUnwinder(Unwinder):
         self.addresses = guestmem.address_of("__start_orc_unwind_ip")
         self.count = (guestmem.address_of("__stop_orc_unwind_ip") - self.addresses) // 4
         self.entries = guestmem.address_of("__start_orc_unwind")
-        fields = [one.name for one in gdb.lookup_type("struct orc_entry").fields()]
+        kind = gdb.lookup_type("struct orc_entry")  # two offsets, then registers and kind
+        self.size, fields = kind.sizeof, [one.name for one in kind.fields()]
         # From 6.4 on the end of a stack is one of the kinds, which got a bit more for it.
         self.call, self.whole, self.part = (2, 3, 4) if "end" not in fields else (0, 1, 2)
         self.bits = 7 if "end" not in fields else 3
@@ -53,7 +53,7 @@ class OrcUnwinder(Unwinder):
 
     def _caller(self, frame: Any, pc: int) -> Any:
         place = pc if frame.level() == 0 or pc in self.exact else pc - 1
-        at = self.entries + ENTRY * self._number(place)
+        at = self.entries + self.size * self._number(place)
         distance, below, rest = (guestmem.word(at + step, 2) for step in (0, 2, 4))
         base, kept, kind = rest & 15, rest >> 4 & 15, rest >> 8 & self.bits
         if base not in FROM and base != BY_STACK:

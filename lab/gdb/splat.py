@@ -23,6 +23,8 @@ from lab.gdb.symbols import Modules
 STACK = 16 << 10  # bytes of a kernel stack that are searched
 NAMES = {"x86_64": ("rip", "rsp"), "aarch64": ("pc", "sp")}
 STALE = "the CPU has gone on since then: the registers are the fault's, callers and memory may not be"
+ALL = 1 << 64
+FRAMES = 16  # functions inlined where a CPU stands, at most
 FLAGS = ("eflags", "cpsr")
 
 
@@ -46,19 +48,26 @@ class Fault:
 
 
 class FaultUnwinder(Unwinder):
-    """Frame 0 of the CPU that complained was called, so to speak, by the faulting frame."""
+    """The innermost frame of the CPU that complained was called, so to speak, by the faulting frame.
+
+    Known by where the CPU stands now: functions that are inlined there have frames of their own, below it.
+    """
 
     def __init__(self, fault: Fault, pc: str, sp: str) -> None:
         super().__init__("hs-splat")
         self.fault, self.pc, self.sp = fault, pc, sp
+        self.here = (register(pc), register(sp))
 
     def __call__(self, pending_frame: Any) -> Any:
         """gdb asks: how does this frame's caller look?"""
         frame = pending_frame
-        if frame.level() != 0 or cpu_of(gdb.selected_thread()) != self.fault.cpu:
+        at = int(frame.read_register(self.pc)) % ALL
+        if cpu_of(gdb.selected_thread()) != self.fault.cpu or at != self.here[0]:
+            return None
+        if int(frame.read_register(self.sp)) % ALL != self.here[1]:
             return None
         sp = self.fault.registers[self.sp]
-        made = frame.create_unwind_info(FrameId(sp - 16, int(frame.read_register(self.pc))))
+        made = frame.create_unwind_info(FrameId(sp - 16, at))
         for name, value in self.fault.registers.items():
             if name in FLAGS:
                 continue  # gdb makes no such value out of a number
@@ -80,7 +89,7 @@ class FaultFilter:
         return (FaultDecorator(one) if self._is(one.inferior_frame()) else one for one in frames)
 
     def _is(self, frame: gdb.Frame) -> bool:
-        return frame.level() == 1 and frame.pc() == self.fault.pc and cpu_of(gdb.selected_thread()) == self.fault.cpu
+        return frame.pc() == self.fault.pc and cpu_of(gdb.selected_thread()) == self.fault.cpu
 
 
 class KernelFilter:
@@ -159,7 +168,7 @@ def find(told: list[dict[str, Any]], modules: Modules, arch: str, *, frozen: boo
             registers |= {name: value for name, value in named.items() if value is not None}
             fault = Fault(one, {**registers, pc: address}, pc, "the console")
             select(fault)
-            fault.stale = not 0 <= registers[sp] - stack_pointer(sp) < STACK
+            fault.stale = not 0 <= registers[sp] - register(sp) < STACK
             return fault
     if not frozen:
         return None
@@ -183,7 +192,7 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
     kind = gdb.lookup_type("struct pt_regs")
     size = kind.sizeof
     names = _names(kind, pc)
-    here = stack_pointer(sp) & ~7
+    here = register(sp) & ~7
     memory = b""
     for page in range(here & ~0xFFF, here + STACK, 0x1000):
         try:
@@ -201,9 +210,9 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
     return None
 
 
-def stack_pointer(sp: str) -> int:
-    """Where the current CPU's stack ends now."""
-    return int(gdb.parse_and_eval(f"(unsigned long long)${sp}"))
+def register(name: str) -> int:
+    """A register of the current CPU, as it is now."""
+    return int(gdb.parse_and_eval(f"(unsigned long long)${name}")) % ALL
 
 
 def _names(kind: gdb.Type, pc: str) -> dict[str, int]:
@@ -224,6 +233,16 @@ def exception_registers(at: int, pc: str) -> dict[str, int]:
 
 def enable(fault: Fault, arch: str) -> None:
     """From now on backtraces of that CPU begin with the faulting frame."""
+    select(fault)
     register_unwinder(None, FaultUnwinder(fault, *NAMES[arch]), replace=True)
     FaultFilter(fault)
-    select(fault)
+
+
+def level(fault: Fault) -> int:
+    """Which frame the fault is now."""
+    frame: gdb.Frame | None = gdb.newest_frame()
+    for number in range(FRAMES):
+        if frame is None or frame.pc() == fault.pc:
+            return number
+        frame = frame.older()
+    return 1

@@ -123,7 +123,7 @@ def start(facts: dict[str, Any]) -> None:
         print(f"frozen: {guestmem.printable(facts['frozen'].encode())}")
     if fault is not None and facts["frozen"]:
         splat.enable(fault, facts["arch"])
-        print(f"the fault is frame 1 of CPU {fault.cpu}: {splat.place(fault.pc)}")
+        print(f"the fault is frame {splat.level(fault)} of CPU {fault.cpu}: {splat.place(fault.pc)}")
         if fault.stale:
             print(splat.STALE)
     print("hs slots, hs editions, hs refs, hs records, hs splat; bt")

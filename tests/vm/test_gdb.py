@@ -221,9 +221,10 @@ class Memory:
                         self.note |= dict(line.split("=", 1) for line in said if "=" in line)
         table = int(self.note["SYMBOL(swapper_pg_dir)"], 16)
         if self.arch == "x86_64":
-            self.table = table - 0xFFFFFFFF80000000 + int(self.note["NUMBER(phys_base)"])
+            self.table, self.bits = table - 0xFFFFFFFF80000000 + int(self.note["NUMBER(phys_base)"]), 48
         else:
             self.table = table - int(self.note["NUMBER(kimage_voffset)"], 16)
+            self.bits = 64 - int(self.note["NUMBER(TCR_EL1_T1SZ)"], 16)
 
     def physical(self, at: int, size: int) -> bytes:
         for start, length, offset in self.segments:
@@ -233,11 +234,9 @@ class Memory:
         raise AssertionError(f"{at:#x} is not in the core")
 
     def read(self, at: int, size: int) -> bytes:
-        """Four levels of 512 entries, as both architectures have with pages of 4 KiB and 48 bits; arm64 may have 52."""
-        table = self.table
-        bits = 64 - int(self.note.get("NUMBER(TCR_EL1_T1SZ)", "16"), 0)
-        at &= (1 << bits) - 1
-        for shift in (39, 30, 21, 12) if bits <= 48 else (48, 39, 30, 21, 12):
+        """Tables of 512 entries: what both have with pages of 4 KiB; a small one first, where there are 52 bits."""
+        table, at = self.table, at & (1 << self.bits) - 1
+        for shift in (*((48,) if self.bits > 48 else ()), 39, 30, 21, 12):
             (entry,) = struct.unpack("<Q", self.physical(table + 8 * (at >> shift & 511), 8))
             assert entry & 1, f"{at:#x} is not mapped"
             table = entry & 0x0000FFFFFFFFF000
