@@ -291,11 +291,6 @@ static int adaptive_publish(struct hs_slot *slot, struct hs_ref *new, struct hs_
 	return 0;
 }
 
-/* Where a mutant lets go of who is still inside. */
-#ifndef HS_ADAPT_HELD
-#define HS_ADAPT_HELD(ref) is_held(ref)
-#endif
-
 /* The references say that nobody is left; the stacks must not say otherwise. */
 static int ask_stacks(const struct hs_ref *old, unsigned int timeout_ms)
 {
@@ -318,7 +313,7 @@ static int adaptive_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int
 	long left;
 
 	synchronize_rcu_expedited();	/* grace period 1: nobody finds it any more */
-	left = swait_event_interruptible_timeout_exclusive(old->drained, !HS_ADAPT_HELD(old), msecs_to_jiffies(timeout_ms));
+	left = swait_event_interruptible_timeout_exclusive(old->drained, !is_held(old), msecs_to_jiffies(timeout_ms));
 	if (!left)
 		return -ETIMEDOUT;
 	if (left < 0)
