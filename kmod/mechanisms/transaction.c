@@ -38,7 +38,12 @@
 #include "../core/core.h"
 #include "../core/policy.h"
 
-static int first_touch = -1;
+/* A macro where a mutant may put another: whether an update leaves the objects to their first touch. */
+#ifndef HS_FIRST_TOUCH
+#define HS_FIRST_TOUCH -1
+#endif
+
+static int first_touch = HS_FIRST_TOUCH;
 module_param(first_touch, int, 0444);
 MODULE_PARM_DESC(first_touch, "transform objects at their first touch (1), all at the switch (0), or in turn (-1)");
 
