@@ -24,6 +24,8 @@ _STAMP = re.compile(r"^(?:<\d{1,3}>)?\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ?")
 _CPU = re.compile(r"^CPU: (\d{1,4}) (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm: (.{1,40}?) (?:Tainted|Not tainted|Kdump)")
 _SYMBOL = r"([\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,60}[^\]]{0,60}\])?|0x[0-9a-f]{1,16})"
 _WARNING = re.compile(rf"^WARNING: CPU: (\d{{1,4}}) PID: (\d{{1,10}}) at \S{{1,200}} {_SYMBOL}")
+# The same since the fields were put into another order, after 6.12.
+_WARNING_AT = re.compile(rf"^WARNING: \S{{1,200}} at {_SYMBOL}, CPU#(\d{{1,4}}): .{{1,40}}/(\d{{1,10}})$")
 _PC = re.compile(rf"^(?:RIP: 00(?:10|08):|pc : ){_SYMBOL}")
 _LR = re.compile(rf"^lr : {_SYMBOL}")
 _X86 = re.compile(r"\b(R(?:[ABCD]X|[SD]I|[BS]P|\d\d)|EFLAGS): (?:0018:)?([0-9a-f]{8,16})\b")
@@ -57,6 +59,9 @@ def read(lines: Iterable[str]) -> list[Dump]:
         line = _STAMP.sub("", _HOST.sub("", clean(raw[:LINE_CHARS]))).rstrip()
         if found := _WARNING.match(line):  # says early what only oopses leave to their registers
             current = Dump(int(found[1]), int(found[2]), "", line, {"pc": found[3]})
+            dumps.append(current)
+        elif found := _WARNING_AT.match(line):
+            current = Dump(int(found[2]), int(found[3]), "", line, {"pc": found[1]})
             dumps.append(current)
         elif (found := _CPU.match(line)) and current and (current.cpu, current.comm) == (int(found[1]), ""):
             current.comm = found[3]

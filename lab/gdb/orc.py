@@ -10,6 +10,7 @@ Of registers that a function keeps for its caller the tables know only rbp.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gdb
@@ -19,9 +20,23 @@ from lab.gdb import guestmem
 from lab.gdb.splat import FrameId, exception_registers
 
 ALL = 1 << 64
-# enum of registers: those that a stack pointer may follow from, and the two where it is read from memory
-FROM = {2: "rdx", 3: "rdi", 4: "rbp", 5: "rsp", 6: "r10", 7: "r13", 8: "rbp", 9: "rsp"}
-BY_STACK, BY_BP, BP_MEMORY, SP_MEMORY = 1, 4, 8, 9
+BY_BP, SP_MEMORY = 4, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the tables' register numbers mean; they were given anew between 6.12 and 7.2."""
+
+    base: dict[int, str]  # that a stack pointer follows from; from SP_MEMORY and bp_memory it is read
+    by_stack: int  # the caller's stack pointer, from which the place of its rbp follows
+    bp_memory: int
+
+
+# By the number of rsp, which every function begins with.
+NUMBERS = {
+    5: Numbers({2: "rdx", 3: "rdi", 4: "rbp", 5: "rsp", 6: "r10", 7: "r13", 8: "rbp", 9: "rsp"}, 1, 8),
+    3: Numbers({1: "rax", 2: "rdx", 3: "rsp", 4: "rbp", 5: "rdi", 6: "r10", 7: "r13", 9: "rsp", 10: "rbp"}, 8, 10),
+}
 
 
 class OrcUnwinder(Unwinder):
@@ -38,6 +53,10 @@ class OrcUnwinder(Unwinder):
         # From 6.4 on the end of a stack is one of the kinds, which got a bit more for it.
         self.call, self.whole, self.part = (2, 3, 4) if "end" not in fields else (0, 1, 2)
         self.bits = 7 if "end" not in fields else 3
+        first = guestmem.word(self.entries + self.size * self._number(guestmem.address_of("panic")) + 4, 2)
+        if first & 15 not in NUMBERS:
+            raise ValueError(f"unknown unwind tables: a function begins with register {first & 15}")
+        self.numbers = NUMBERS[first & 15]
         self.exact: set[int] = set()  # addresses at which something happened, not return addresses
 
     def __call__(self, pending_frame: Any) -> Any:
@@ -53,15 +72,15 @@ class OrcUnwinder(Unwinder):
 
     def _caller(self, frame: Any, pc: int) -> Any:
         place = pc if frame.level() == 0 or pc in self.exact else pc - 1
-        at = self.entries + self.size * self._number(place)
+        numbers, at = self.numbers, self.entries + self.size * self._number(place)
         distance, below, rest = (guestmem.word(at + step, 2) for step in (0, 2, 4))
         base, kept, kind = rest & 15, rest >> 4 & 15, rest >> 8 & self.bits
-        if base not in FROM and base != BY_STACK:
+        if base not in numbers.base:
             return None
-        top = int(frame.read_register("rsp" if base == BY_STACK else FROM[base])) % ALL
+        top = int(frame.read_register(numbers.base[base])) % ALL
         if base == SP_MEMORY:
             top = guestmem.word(top) + _signed(distance)
-        elif base == BP_MEMORY:
+        elif base == numbers.bp_memory:
             top = guestmem.word(top + _signed(distance))
         else:
             top += _signed(distance)
@@ -71,8 +90,8 @@ class OrcUnwinder(Unwinder):
             registers = {"rip": guestmem.word(top), "rsp": guestmem.word(top + 24)}
         elif kind == self.call:
             registers = {"rip": guestmem.word(top - 8), "rsp": top}
-            if kept in (BY_STACK, BY_BP):
-                start = top if kept == BY_STACK else int(frame.read_register("rbp")) % ALL
+            if kept in (numbers.by_stack, BY_BP):
+                start = top if kept == numbers.by_stack else int(frame.read_register("rbp")) % ALL
                 registers["rbp"] = guestmem.word(start + _signed(below))
             else:
                 registers["rbp"] = int(frame.read_register("rbp")) % ALL
@@ -104,4 +123,7 @@ def _signed(value: int, bits: int = 16) -> int:
 
 def enable(kernel: range) -> None:
     """From now on, for every frame."""
-    register_unwinder(None, OrcUnwinder(kernel), replace=True)
+    try:
+        register_unwinder(None, OrcUnwinder(kernel), replace=True)
+    except (ValueError, gdb.error) as e:
+        print(f"backtraces end where the kernel begins: {e}")

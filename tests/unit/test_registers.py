@@ -69,6 +69,11 @@ def test_a_warning_tells_its_place_before_its_registers() -> None:
     assert (late.comm, late.headline, late.registers["rsp"]) == ("hs-load", lines[2], 0xFFFFB0A0C0437E58)
 
 
+def test_a_warning_of_a_newer_kernel() -> None:
+    (dump,) = registers.read(["WARNING: splat.c:13 at splat_argument+0x6c/0xb0 [hs_mut_splat], CPU#1: hs-load/214"])
+    assert (dump.cpu, dump.pid, dump.symbols) == (1, 214, {"pc": "splat_argument+0x6c/0xb0 [hs_mut_splat]"})
+
+
 def test_numbers_of_registers_are_gdbs() -> None:
     head = ["BUG: bad", "CPU: 0 PID: 1 Comm: x Tainted: G"]
     (dump,) = registers.read([*head, "RBP: 0000000000000001 R08: 0000000000000002 R15: 0000000000000003"])
