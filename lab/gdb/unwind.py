@@ -45,7 +45,8 @@ class SignedUnwinder(Unwinder):
             if pc in self.kernel:
                 return self._by_record(frame, pc, value)
         except (gdb.MemoryError, gdb.error, ValueError, IndexError):
-            return None  # a damaged stack: gdb says where it ends
+            # The stack ends, or is damaged. gdb's own way needs a register that nobody knows any more.
+            return self._end(frame, pc) if frame.level() else None
         return None
 
     def _by_rules(self, frame: Any, pc: int, ours: tuple[Any, str, int], value: Callable[[int], int]) -> Any:
@@ -65,10 +66,16 @@ class SignedUnwinder(Unwinder):
         record = value(FP)
         above, back = guestmem.word(record), plain(guestmem.word(record + 8))
         if above and above <= record:
-            return None
+            return self._end(frame, pc)
         made = frame.create_unwind_info(FrameId(record, pc))
         # The record lies at the bottom of a frame: where the caller's is, there its stack pointer was.
         self._save(frame, made, {FP: above}, above or record + 16, back)
+        return made
+
+    def _end(self, frame: Any, pc: int) -> Any:
+        sp = int(frame.read_register("sp")) % ALL
+        made = frame.create_unwind_info(FrameId(sp, pc))
+        self._save(frame, made, {}, sp, 0)
         return made
 
     @staticmethod
