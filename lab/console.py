@@ -91,16 +91,17 @@ class Console:
             with self._changed:
                 self._viewers.remove(viewer)
 
-    def write(self, data: bytes, *, wanted: Callable[[], bool]) -> None:
-        """Type into the line; a guest that does not read is waited for while `wanted()`."""
+    def write(self, data: bytes, *, wanted: Callable[[], bool]) -> bool:
+        """Type into the line; a guest that does not read is waited for while `wanted()`. Return: whether it got all."""
         while data and not self._closed.is_set() and (client := self._client) is not None:
             try:
                 if select.select([], [client], [], _TURN_S)[1]:
                     data = data[client.send(data, socket.MSG_DONTWAIT) :]
                 elif not wanted():
-                    return
+                    return False
             except (OSError, ValueError):  # it closed just now
-                return
+                return False
+        return not data
 
     def close(self) -> None:
         """Stop reading and close the log; whatever QEMU still had sent is read first."""

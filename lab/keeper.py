@@ -199,7 +199,8 @@ class Stay:
             show(lately.replace("\n", "\r\n").encode() or b"\r")
             with suppress(OSError):
                 while data := client.recv(1 << 12):
-                    self.guest.console.write(data, wanted=lambda: _there(client))
+                    if not self.guest.console.write(data, wanted=lambda: _there(client)):
+                        break
 
 
 class Keeper:
