@@ -24,6 +24,11 @@ class Oracle(IntEnum):
     PROMISE = 7  # what this mechanism says of itself
     PROGRESS = 8  # calls and swaps really happened
 
+    @classmethod
+    def told(cls, number: int) -> str:
+        """The name of an oracle; none for one of a newer lab, whose results can be read all the same."""
+        return cls(number).name.lower() if number in set(cls) else ""
+
 
 class Kind(StrEnum):
     """How a caller calls; the kernel counts the calls of threads under these names."""

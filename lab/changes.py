@@ -14,6 +14,9 @@ from lab.errors import UsageError
 from lab.results import read_run, runs
 from lab.verdict import Status
 
+# Of a run's order: runs in which one of these differs say nothing of each other's changes.
+_SAME = ("source", "cells", "mutant", "kmod", "kernels")
+
 
 class Turn(StrEnum):
     """What became of a cell."""
@@ -60,14 +63,14 @@ def told(changes: Sequence[Change], *, before: str, after: str) -> str:
 
 
 def previous(path: Path, head: Mapping[str, Any]) -> Path | None:
-    """The newest finished run beside the one in `path`, begun before it, of the same matrix and mutant."""
+    """The newest finished run beside the one in `path`, begun before it, of the same cells and modules."""
     names = runs(path.parent)
     for name in names[names.index(path.name) + 1 :] if path.name in names else ():
         try:
             other = read_run(path.parent / name)
         except UsageError:
             continue  # broken: it cannot be compared with
-        same = all(other["matrix"].get(key) == head["matrix"].get(key) for key in ("source", "mutant"))
+        same = all(other["matrix"].get(key) == head["matrix"].get(key) for key in _SAME)
         if same and other.get("finished"):
             return path.parent / name
     return None

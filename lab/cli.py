@@ -78,8 +78,7 @@ def call(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return tell("interrupted", "", Exit.INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing may be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        logs.to_nobody(sys.stdout)
         return Exit.OK
     except ModuleNotFoundError as e:
         return tell(f"the Python package '{e.name}' is not installed", "run: make setup", Exit.INFRA)

@@ -37,11 +37,6 @@ class Deadline:
         if self.passed():
             raise DeadlineError(f"{what} did not happen within {self.total_s:.1f} s")
 
-    def sooner(self, seconds: float) -> Deadline:
-        """The earlier of this deadline and one `seconds` from now."""
-        other = Deadline.after(seconds)
-        return other if other.at_s < self.at_s else self
-
 
 def wait_until(state: Callable[[], bool], what: str, deadline: Deadline, *, poll_s: float = 0.01) -> None:
     """Return as soon as `state()` is true; raise DeadlineError naming `what` when time is up."""

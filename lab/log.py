@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from lab.errors import HostError
 
@@ -50,6 +51,17 @@ def setup(verbosity: int) -> None:
         root.removeHandler(handler)
     root.addHandler(_Stderr(verbosity))
     root.setLevel(logging.DEBUG)
+
+
+def quiet() -> bool:
+    """Whether the user asked for errors and results alone."""
+    return any(isinstance(one, _Stderr) and one.level >= logging.ERROR for one in logging.getLogger().handlers)
+
+
+def to_nobody(stream: IO[str]) -> None:
+    """Whoever read a stream has seen enough: from now on nobody gets what is written to it, nor what waits in it."""
+    with open(os.devnull, "w") as nobody:
+        os.dup2(nobody.fileno(), stream.fileno())
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Profile(BaseModel):
 
     summary: str = ""
     swaps: Annotated[int, Field(ge=1, le=MAX_SWAPS)] = 20
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    seed: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
     known: str | None = None  # a file of known failures, beside this one; see lab.known
     matrix: Annotated[list[Block], Field(min_length=1)]
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab import paths
 from lab.cell import MAX_SWAPS, Cell
@@ -30,11 +30,17 @@ from lab.known import Entry, marked
 from lab.untrusted import one_line
 from lab.verdict import Status
 
-__all__ = ["CellResult", "RunFolder", "cell_result", "locate", "read_run", "runs", "stored"]
+__all__ = ["CellResult", "RunFolder", "cell_result", "finished", "locate", "read_run", "runs", "stored"]
 
 SCHEMA = 1
 LATEST = "latest"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+def _time(text: str) -> str:
+    """A time as ISO 8601 has it; ValueError otherwise."""
+    datetime.fromisoformat(text)
+    return text
 
 
 class _Matrix(BaseModel):
@@ -60,7 +66,7 @@ class _Head(BaseModel):
     model_config = ConfigDict(strict=True)
 
     run: str
-    started: str
+    started: Annotated[str, AfterValidator(_time)]
     duration_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     finished: bool = False
     seed: Annotated[int, Field(ge=0)]
@@ -118,12 +124,11 @@ class RunFolder:
 
     @classmethod
     def resume(cls, results: Path, run: str) -> RunFolder:
-        """Go on with a run: what has a result stays, but for ERROR, which says nothing of the product."""
+        """Go on with a run, from its finished cells."""
         path = locate(results, run)
         head = read_run(path)
-        done = [result for result in stored(path) if result.status is not Status.ERROR]
         try:
-            folder = cls(path, {key: head[key] for key in head if key != "cells"}, done, _hold(path))
+            folder = cls(path, {key: head[key] for key in head if key != "cells"}, finished(path), _hold(path))
             folder._head["finished"] = False
             folder.save()
         except OSError as e:
@@ -208,10 +213,14 @@ class RunFolder:
 
 def locate(results: Path, run: str) -> Path:
     """The folder of a run by its name, or `latest`; UsageError naming the newest ones otherwise."""
-    if "/" in run and Path(run).is_dir():  # a path, as reports print it
-        results, run = Path(run).parent, Path(run).name
-    path = (results / run).resolve()
-    if not _NAME.fullmatch(run) or not (path / "run.json").is_file():
+    try:
+        if "/" in run and Path(run).is_dir():  # a path, as reports print it
+            results, run = Path(run).parent, Path(run).name
+        path = (results / run).resolve()
+        found = _NAME.fullmatch(run) and (path / "run.json").is_file()
+    except (OSError, RuntimeError) as e:  # a name too long, a folder of somebody else's, links in a circle
+        raise UsageError(f"{results} cannot be read: {getattr(e, 'strerror', None) or e}") from e
+    if not found:
         raise UsageError(
             f"no run '{run}' in {results}",
             hint=f"runs: {', '.join(['latest', *runs(results)[:5]]) if runs(results) else 'none yet; see --results'}",
@@ -257,10 +266,15 @@ def stored(path: Path) -> list[CellResult]:
     for file in sorted((path / "cells").rglob("result.json")):
         try:
             found.append(CellResult.from_json(json.loads(file.read_text())))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     order = {name: at for at, name in enumerate(read_run(path)["matrix"]["cells"])}
     return sorted(found, key=lambda result: order.get(result.id, len(order)))
+
+
+def finished(path: Path) -> list[CellResult]:
+    """The cells that a resumed run keeps: those with a result, but for ERROR, which says nothing of the product."""
+    return [result for result in stored(path) if result.status is not Status.ERROR]
 
 
 def _new_folder(results: Path, stem: str) -> Path:

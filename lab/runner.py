@@ -70,7 +70,7 @@ def _told(cell: Cell, error: Exception, folder: Path) -> str:
 
 def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> CellResult:
     """The result of a cell whose image, warm state or modules could not be made, or that nobody could judge."""
-    judged = verdict.judge(None, None, cell=cell, infra=error.message)
+    judged = verdict.judge(None, None, cell=cell, infra=error.message, again=options.again(cell))
     return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
 
 
@@ -109,12 +109,12 @@ class _Attempt:
         if reason := catalogue.impossible(cell.mechanism, cell.load):
             self._raw.data["skip"] = reason
             return
+        paths.write_whole(self.folder / "repro", shlex.join(options.again(cell)) + "\n")
         self.enter("build")
         machine = self._machine = workshop.machine(cell.arch, cell.kernel, cell.hardware)
         build = self._build = workshop.build(machine)
         payload = workshop.payload(build)
         shutil.copyfile(build.folder / kbuild.LOG, self.folder / "build.log")
-        paths.write_whole(self.folder / "repro", _repro(cell, options))
         self.enter("start")
         guest = self._guest = standing.enter_context(
             warm.start(
@@ -156,9 +156,8 @@ class _Attempt:
             hang=raw.hung or None,
             skip=one_line(str(raw.data.get("skip", ""))) or None,
             infra=infra or raw.lost or None,
-            seed=options.seed,
             swaps=options.swaps,
-            mutant=options.mutant or None,
+            again=options.again(self.cell),
         )
         paths.write_whole(self.folder / "dmesg.log", raw.dmesg)
         paths.write_whole(self.folder / "samples.json", json.dumps(raw.data) + "\n")
@@ -196,14 +195,3 @@ class _Attempt:
                 self._guest.freeze()
             except LabError as e:  # its QEMU has ended
                 log.info("%s: %s", self.cell.id, e.message)
-
-
-def _repro(cell: Cell, options: RunOptions) -> str:
-    words = ["lab", "run", "cell", cell.id, "--seed", str(options.seed), "--swaps", str(options.swaps)]
-    words += ["--accel", options.accel, "--build", options.build]
-    words += ["--cold"] if options.cold else []
-    words += ["--mutant", options.mutant] if options.mutant else []
-    words += ["--kmod", options.kmod] if options.kmod else []
-    if tree := next((one for one in options.trees if one.name == cell.kernel), None):
-        words += ["--kernel", str(tree.path), "--userland", tree.userland]
-    return shlex.join(words) + "\n"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -65,30 +66,25 @@ def judge(
     hang: str | None = None,
     infra: str | None = None,
     skip: str | None = None,
-    seed: int | None = None,
     swaps: int | None = None,
-    mutant: str | None = None,
+    again: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict of one cell; `crash`, `hang`, `infra` and `skip` are what the runner saw, as one line each."""
+    """The verdict of one cell; `crash`, `hang`, `infra` and `skip` are what the runner saw, as one line each.
+
+    `swaps` were asked for; `again` is the command that runs the cell once more, as words.
+    """
     found = oracles.findings(samples, events, cell, swaps=swaps) if samples else []
     status, reason = _status(samples, events, found, crash=crash, hang=hang, infra=infra, skip=skip)
-    return Verdict(status, reason, found, next_command(status, cell, seed=seed, swaps=swaps, mutant=mutant))
+    return Verdict(status, reason, found, next_command(status, again))
 
 
-def next_command(
-    status: Status, cell: Cell, *, seed: int | None = None, swaps: int | None = None, mutant: str | None = None
-) -> str:
+def next_command(status: Status, again: Sequence[str]) -> str:
     """The command to type next: the same cell again, whose guest then stays; or what tells more about a broken host."""
     if status in (Status.PASS, Status.SKIP):
         return ""
     if status is Status.ERROR:
         return "lab doctor"
-    words = ["lab", "run", "cell", cell.id]
-    words += ["--seed", str(seed)] if seed is not None else []
-    words += ["--swaps", str(swaps)] if swaps is not None else []
-    words += ["--mutant", mutant] if mutant else []
-    words += ["--keep", "failed"]
-    return shlex.join(words)
+    return shlex.join([*again, "--keep", "failed"])
 
 
 def _status(

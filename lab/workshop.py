@@ -64,6 +64,18 @@ class RunOptions:
     kmod: str = ""  # folder of the user's own editions
     trees: tuple[Tree, ...] = ()  # the user's own kernels, which cells name by their release
 
+    def again(self, cell: Cell) -> list[str]:
+        """The command that runs a cell once more as this run does."""
+        words = ["lab", "run", "cell", cell.id, "--seed", str(self.seed), "--swaps", str(self.swaps)]
+        words += ["--accel", self.accel] if self.accel != "auto" else []
+        words += ["--build", self.build] if self.build != "guest" else []
+        words += ["--cold"] if self.cold else []
+        words += ["--mutant", self.mutant] if self.mutant else []
+        words += ["--kmod", self.kmod] if self.kmod else []
+        if tree := next((one for one in self.trees if one.name == cell.kernel), None):
+            words += ["--kernel", str(tree.path), "--userland", tree.userland]
+        return words
+
 
 class Workshop:
     """Machines and modules of a run, each made once; every method may be called from any thread."""

@@ -8,12 +8,18 @@ from typing import Annotated
 
 import typer
 
+from lab.commands import complete
 from lab.errors import Exit, LabError, UsageError
 
 DUMP_S = 600.0
 GDB_FAILED = 1  # what gdb says when a script failed
 
-Guest = Annotated[str | None, typer.Argument(metavar="[GUEST]", help="Which guest, where there are several: lab ps.")]
+Guest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[GUEST]", help="Which guest, where there are several: lab ps.", autocompletion=complete.guests
+    ),
+]
 More = Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]...", help="More words for gdb.")]
 Script = Annotated[Path | None, typer.Option(metavar="FILE", help="Run gdb commands or Python; no terminal needed.")]
 
@@ -40,7 +46,7 @@ def gdb(guest: Guest = None, more: More = None, script: Script = None) -> int:
 
 
 def dump(
-    guest: Annotated[str, typer.Argument(metavar="GUEST", help="Which guest: lab ps.")],
+    guest: Annotated[str, typer.Argument(metavar="GUEST", help="Which guest: lab ps.", autocompletion=complete.guests)],
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="By default GUEST.core in this folder.")] = None,
 ) -> None:
     """Write a guest's memory into an ELF core with the kernel's vmcoreinfo, for crash and drgn.

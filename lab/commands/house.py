@@ -92,8 +92,8 @@ def image_rm(
     if bool(names) == everything:
         raise UsageError("name the images to remove, or say --all", hint="see: lab image list")
     select.check(opt.Choice(arch=arch, kernel=names))
-    folders = sorted(image.images_dir().glob("*-*-*")) if image.images_dir().is_dir() else []
-    for folder in folders:
+    found = image.images_dir().glob("[!.]*-*-*") if image.images_dir().is_dir() else ()
+    for folder in sorted(path for path in found if path.is_dir()):
         name, one, _ = folder.name.rsplit("-", 2)
         if (everything or name in (names or ())) and (not arch or one in arch):
             with image.locked(folder, progress=lambda text: print(text, file=sys.stderr)):

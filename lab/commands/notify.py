@@ -13,15 +13,21 @@ from typing import Annotated
 
 import typer
 
+from lab.commands import complete
 from lab.commands import options as opt
-from lab.errors import Exit, HostError, UsageError
+from lab.errors import DeadlineError, Exit, HostError, UsageError
 
 COMMAND_S = 300.0
 
 
 def compare(
-    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A run: a folder name under the results.")],
-    after: Annotated[str, typer.Argument(metavar="AFTER", help="The later one.")] = "latest",
+    before: Annotated[
+        str,
+        typer.Argument(metavar="BEFORE", help="A run: a folder name under the results.", autocompletion=complete.runs),
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="AFTER", help="The later one.", autocompletion=complete.runs)
+    ] = "latest",
     results: opt.ResultsDir = opt.RESULTS,
     as_json: opt.Json = False,
 ) -> int:
@@ -74,5 +80,5 @@ def on_change(command: str, path: Path) -> None:
     where = {"LAB_RUN": str(path.resolve()), "LAB_PREVIOUS": str(before.resolve()) if before else ""}
     try:
         proc.run(shlex.split(command), deadline=Deadline.after(COMMAND_S), env=where, stdin=text.encode())
-    except HostError as e:
+    except (HostError, DeadlineError) as e:
         raise HostError(f"the command of --on-change failed: {e.message}", hint=f"results are kept in {path}") from e

@@ -18,7 +18,7 @@ from lab import log as logs
 from lab.cell import Cell
 from lab.commands import complete, notify, select
 from lab.commands import options as opt
-from lab.errors import Exit, HostError, UsageError
+from lab.errors import Exit, HostError, LabError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,10 @@ app = typer.Typer(
     help="Run cells and judge them.\n\nExample: lab run matrix --kernel trixie",
     rich_markup_mode=None,
 )
+
+
+# Of opt.How, what a resumed run has from the run that it goes on with.
+_KEPT = ("swaps", "seed", "build", "cold", "mutant", "kmod", "userland")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,8 @@ def run_matrix(
     """
     _louder(how)
     if resume is not None:
-        if choice != opt.Choice() or how.swaps or how.seed or how.mutant or how.kmod or known:
-            told = "--resume takes cells, swaps, seed, mutant, editions, kernels and known failures from the run"
+        if choice != opt.Choice() or known or any(getattr(how, name) != getattr(opt.How(), name) for name in _KEPT):
+            told = "--resume takes cells, swaps, seed, build, mutant, editions, kernels, known failures from the run"
             raise UsageError(told, hint="leave the others out")
         cells, how, trees = _resumed(resume, how)
         order = _order(how, cells, trees, jobs=jobs, resume=resume)
@@ -149,6 +153,9 @@ def run_cell(
 
 def _order(how: opt.How, cells: Sequence[Cell], trees: tuple[Tree, ...], *, jobs: int, resume: str = "") -> Order:
     """Everything decided: what was left open is the default, the seed is drawn."""
+    select.uri(how.connect)
+    if how.results.exists() and not how.results.is_dir():
+        raise HostError(f"cannot write results in {how.results}: it is no folder", hint="name another: --results DIR")
     return Order(
         swaps=how.swaps or select.DEFAULT_SWAPS,
         seed=how.seed or _seed(),
@@ -165,7 +172,7 @@ def _order(how: opt.How, cells: Sequence[Cell], trees: tuple[Tree, ...], *, jobs
         keep=how.keep is opt.Keep.failed,
         dry_run=how.dry_run,
         json=how.as_json,
-        quiet=how.quiet,
+        quiet=how.quiet or logs.quiet(),
     )
 
 
@@ -228,7 +235,7 @@ def _execute(cells: Sequence[Cell], order: Order, kept: Kept | None = None) -> i
         except KeyboardInterrupt:
             interrupted = True
         except Exception:
-            if not folder.results:
+            if not folder.results and not order.resume:
                 folder.discard()
                 raise
             with suppress(HostError):  # what ended the run comes first
@@ -269,7 +276,11 @@ def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, inter
     from lab.report import terminal
 
     if order.json:
-        sys.stdout.write((folder.path / "run.json").read_text())
+        try:
+            sys.stdout.write((folder.path / "run.json").read_text())
+            sys.stdout.flush()
+        except BrokenPipeError:  # the exit code still says what it means
+            logs.to_nobody(sys.stdout)
     else:
         seconds = float(folder.head["duration_s"])
         notes = known.review(folder.head, found)
@@ -278,16 +289,21 @@ def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, inter
         where = "" if order.results == opt.RESULTS else f" --results {shlex.quote(str(order.results))}"
         print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}{where}", file=sys.stderr)
         return Exit.INTERRUPTED
+    code = exit_code(found)
     if order.on_change and len(found) == wanted:
-        notify.on_change(order.on_change, folder.path)
-    return exit_code(found)
+        try:
+            notify.on_change(order.on_change, folder.path)
+        except LabError as e:
+            print(f"lab: {e.message} ({e.hint})", file=sys.stderr)
+            return Exit.FAILED if code is Exit.FAILED else Exit.INFRA
+    return code
 
 
 def _dry_run(cells: Sequence[Cell], order: Order) -> int:
     if order.resume:
-        from lab.results import locate, read_run
+        from lab.results import finished, locate
 
-        done = {one["id"] for one in read_run(locate(order.results, order.resume))["cells"]}
+        done = {one.id for one in finished(locate(order.results, order.resume))}
         cells = [cell for cell in cells if cell.id not in done]
     if order.json:
         import json

@@ -20,7 +20,7 @@ from typing import Any
 
 import jinja2
 
-from lab import dmesg, runlog
+from lab import dmesg, known, runlog
 from lab.catalogue import Oracle
 from lab.cell import STANDARD, Cell
 from lab.cellresult import CellResult
@@ -49,7 +49,8 @@ LOG_BYTES = 4 << 20
 class Box:
     """A cell in the grid; no anchor where it did not run."""
 
-    verdict: str  # empty where nobody asked for that cell
+    status: str  # empty where nobody asked for that cell
+    verdict: str
     anchor: str
     told: str
     title: str
@@ -88,7 +89,9 @@ class Section:
 
     anchor: str
     id: str
-    verdict: str
+    status: str
+    verdict: str  # the status, and whether it is known
+    bad: bool  # somebody has to look at it
     reason: str
     facts: tuple[tuple[str, str], ...]
     oracles: tuple[tuple[str, str, str], ...]  # name, holds | violated | not judged, detail
@@ -99,11 +102,6 @@ class Section:
     histogram: Histogram | None
     timeline: Timeline | None
     open: bool  # show the swaps at once
-
-    @property
-    def bad(self) -> bool:
-        """Whether somebody has to look at it."""
-        return Status(self.verdict).red
 
     @property
     def oracles_told(self) -> str:
@@ -124,7 +122,8 @@ def render(head: Mapping[str, Any], results: Sequence[CellResult], folder: Path)
         .render(
             run=_line(head["run"]),
             tally=tally(results),
-            counts=[(status.value, n) for status in Status if (n := sum(one.status is status for one in results))],
+            counts=list(Counter((one.status.value, one.verdict) for one in sorted(results, key=_rank)).items()),
+            known=[_line(line) for line in known.review(head, results)],
             facts=_facts(head, len(results)),
             grid=_grid(head, results),
             heads=compare.HEADS,
@@ -176,13 +175,17 @@ def _grid(head: Mapping[str, Any], results: Sequence[CellResult]) -> Grid:
 
 def _box(cell: Cell, places: Mapping[Cell, int | None], results: Sequence[CellResult], *, first: bool) -> Box:
     if cell not in places:
-        return Box("", "", "", "", first)
+        return Box("", "", "", "", "", first)
     at = places[cell]
     if at is None:
-        return Box("did not run", "", "", _line(cell.id), first)
+        return Box("", "did not run", "", "", _line(cell.id), first)
     result, told = results[at], figures(results[at]).blackout
     title = _line(f"{result.id}: {result.reason}")
-    return Box(result.status.value, f"cell-{at + 1}", "" if told == NONE else told, title, first)
+    return Box(result.status.value, result.verdict, f"cell-{at + 1}", "" if told == NONE else told, title, first)
+
+
+def _rank(result: CellResult) -> tuple[int, bool]:
+    return list(Status).index(result.status), bool(result.known)
 
 
 def _section(result: CellResult, anchor: str, folder: Path, *, strips: int, few: bool) -> Section:
@@ -195,7 +198,9 @@ def _section(result: CellResult, anchor: str, folder: Path, *, strips: int, few:
     return Section(
         anchor=anchor,
         id=_line(result.id),
-        verdict=result.status.value,
+        status=result.status.value,
+        verdict=result.verdict,
+        bad=result.red,
         reason=_line(result.reason, 1000),
         facts=tuple((name, _line(value)) for name, value in _figures(result) if value not in (NONE, "", "None")),
         oracles=tuple(_oracle(one) for one in result.oracles),
@@ -232,15 +237,14 @@ def _figures(result: CellResult) -> list[tuple[str, str]]:
         found.append(("forbidden files opened", count(opened.get("forbidden_opened"))))
     found.append(("calls by edition", ", ".join(f"{name} {n:,}" for name, n in (result.editions or {}).items())))
     found.append(("left behind", _plain(result.leaks or ())))
+    found.append(("known", result.known or ""))
     found += [("kernel", str(result.release)), ("accelerator", str(result.accel)), ("took", f"{row.seconds} s")]
     return [*found, ("mutant", str(result.mutant))]
 
 
 def _oracle(one: Mapping[str, Any]) -> tuple[str, str, str]:
-    number = one["oracle"]
-    name = Oracle(number).name.lower() if number in set(Oracle) else ""
     state = {True: "holds", False: "violated"}.get(one["ok"], "not judged")
-    return _line(f"{number} {name}"), state, _line(one["detail"])
+    return _line(f"{one['oracle']} {Oracle.told(one['oracle'])}"), state, _line(one["detail"])
 
 
 def _samples(path: Path) -> runlog.RunLog | None:

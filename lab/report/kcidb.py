@@ -100,7 +100,7 @@ def _tests(by: str, run: str, head: Mapping[str, Any], result: CellResult) -> It
         "id": name,
         "path": path,
         "status": _STATUSES.get(result.status, "FAIL"),
-        "comment": _text(f"{result.status.value}: {result.reason}"),
+        "comment": _text(f"{result.verdict}: {result.reason}{f'; {result.known}' if result.known else ''}"),
         **({"duration": result.duration_s} if result.duration_s is not None else {}),
         **({"log_excerpt": excerpt} if (excerpt := _excerpt(result)) else {}),
         "misc": {
@@ -112,7 +112,7 @@ def _tests(by: str, run: str, head: Mapping[str, Any], result: CellResult) -> It
         },
     }
     for one in result.oracles:
-        step = f"oracle_{one['oracle']}_{Oracle(one['oracle']).name.lower()}"
+        step = f"oracle_{one['oracle']}_{Oracle.told(one['oracle'])}".rstrip("_")
         status = {True: "PASS", False: "FAIL", None: "SKIP"}[one["ok"]]
         told = {
             "id": f"{name}/{step}",

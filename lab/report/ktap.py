@@ -36,7 +36,7 @@ def render(results: Sequence[CellResult]) -> str:
 def _oracles(result: CellResult) -> list[str]:
     lines = ["  KTAP version 1", f"  1..{len(result.oracles)}"]
     for number, one in enumerate(result.oracles, 1):
-        name = f"oracle {one['oracle']} {Oracle(one['oracle']).name.lower()}"
+        name = f"oracle {one['oracle']} {Oracle.told(one['oracle'])}".rstrip()
         detail = _words(str(one["detail"]))
         if one["ok"] is None:
             lines.append(f"  ok {number} - {name} # SKIP {detail}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,9 +145,15 @@ def _red(result: CellResult) -> list[str]:
         lines += [f"- oracle {one['oracle']}: {_text(str(one['detail']))}" for one in not_ok]
         lines.append("")
     for splat in (result.splats or [])[:1]:
-        lines += [f"    {line}" for line in splat["excerpt"][:_EXCERPT_LINES]]
-        lines.append("")
+        lines += _fenced(splat["excerpt"][:_EXCERPT_LINES])
     return lines
+
+
+def _fenced(lines: Sequence[str]) -> list[str]:
+    """A block in which nothing is markup: its fence is longer than any in it."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, *lines, fence, ""]
 
 
 def _plain(value: Any) -> str:

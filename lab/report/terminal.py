@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from lab.cell import Cell
 from lab.cellresult import CellResult
+from lab.log import to_nobody
 from lab.report import compare
 from lab.report.figures import clock, figures, tally
 from lab.verdict import Status
@@ -48,8 +49,16 @@ def console(stream: IO[str] | None = None) -> Console:
     """Where reports go: stdout, without colour or wrapping where lines are plain."""
     stream = stream or sys.stdout
     if plain(stream):
-        return Console(file=stream, width=_PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
-    return Console(file=stream, highlight=False)
+        return _Console(file=stream, width=_PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
+    return _Console(file=stream, highlight=False)
+
+
+class _Console(Console):
+    """One that a run outlives: whoever read it may leave."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        to_nobody(self.file)
 
 
 @contextmanager
@@ -215,7 +224,9 @@ def summary(
     for result in results:
         if result.status is Status.PASS:
             continue
-        out.print(Text.assemble((f"{result.verdict:<5} ", _style(result)), f"{result.id}: {result.reason}"))
+        out.print(
+            Text.assemble((f"{result.verdict:<5} ", _style(result)), f"{result.id}: {result.reason}"), soft_wrap=True
+        )
         if result.known:
             out.print(Text(f"      known: {result.known}"), soft_wrap=True)
         elif result.next:
@@ -256,8 +267,3 @@ def shortest(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def facts_line(head: Mapping[str, object]) -> str:
-    """One line that says what a run is."""
-    return f"run {head['run']}, seed {head['seed']}"

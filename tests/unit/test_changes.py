@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,8 @@ def results(*words: str) -> list[CellResult]:
 def make(tmp_path: Path) -> Make:
     """Make a finished run, newer than the one made before."""
 
-    def made(*words: str, source: str = "profile nightly", finished: bool = True, mutant: str | None = None) -> Path:
-        options = {"source": source, "mutant": mutant}
+    def made(*words: str, source: str = "profile nightly", finished: bool = True, **more: Any) -> Path:
+        options = {"source": source, **more}
         folder = RunFolder.create(tmp_path, seed=1, cells=[Cell.parse(name) for name in NAMES], options=options)
         for one in results(*words):
             folder.write_cell(one)
@@ -86,6 +87,7 @@ def test_a_run_is_compared_with_the_last_finished_one_of_its_kind(make: Make) ->
     first = make("PASS")
     make("PASS", source="profile default")
     make("PASS", mutant="leak")
+    make("PASS", cells=NAMES[1:])
     make("PASS", finished=False)
     (make("PASS") / "run.json").write_text("{}")
     last = make("PASS")

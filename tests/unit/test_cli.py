@@ -28,6 +28,7 @@ from lab.errors import HostError, HypervisorError
 from lab.report import FILES
 from lab.results import RunFolder
 from lab.verdict import Status, Verdict, next_command
+from lab.workshop import RunOptions
 
 CELL = "x86_64/trixie/refcount/mixed"
 Verdicts = Callable[[Cell], Status]
@@ -62,7 +63,9 @@ class FakeHost:
         for cell in cells:
             observer.cell_phase(cell, "start")
             status = self.verdict(cell)
-            result = cell_result(cell, Verdict(status, "because", next_command=next_command(status, cell)))
+            result = cell_result(
+                cell, Verdict(status, "because", next_command=next_command(status, RunOptions().again(cell)))
+            )
             self.ran.append(cell.id)
             folder.write_cell(result)
             observer.cell_done(cell, result)
@@ -123,6 +126,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         ("run matrix --mutant blind", "mutant 'blind' does not fit x86_64/bookworm/reload/syscall"),
         (f"run cell {CELL} --connect moon", "unknown connection 'moon'"),
+        (f"run cell {CELL} --connect moon --dry-run", "unknown connection 'moon'"),
+        (f"report latest --results {'a' * 300}", "cannot be read: File name too long"),
         ("run matrix --kmod nowhere", "/nowhere: no such folder"),
         ("run matrix --kmod . --dry-run", "it holds 0 C files"),
         (f"run cell {CELL} --kmod . --mutant blind", "--kmod and --mutant exclude each other"),
@@ -231,6 +236,38 @@ def test_on_change_is_called_when_a_run_is_finished(host: FakeHost, tmp_path: Pa
     host.stop = None
     assert cli.call(["run", "matrix", "--resume", "latest", "--on-change", argv[-1]]) == 0
     assert "green  x86_64/trixie/refcount/irq" in (tmp_path / "told").read_text()
+
+
+def test_a_cell_that_failed_counts_more_than_a_command_that_did(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.verdict = lambda cell: Status.FAIL
+    argv = ["run", "matrix", "--load", "irq", "--kernel", "trixie", "--on-change", "false"]
+    assert cli.call(argv) == 1
+    assert "lab: the command of --on-change failed" in capsys.readouterr().err
+    host.verdict = lambda cell: Status.PASS
+    assert cli.call(argv) == 3
+
+
+def test_a_resumed_run_that_cannot_begin_is_kept(host: FakeHost, tmp_path: Path) -> None:
+    host.verdict = lambda cell: Status.ERROR
+    argv = ["run", "matrix", "--kernel", "trixie", "--load", "irq"]
+    assert cli.call(argv) == 3
+    (before,) = (path for path in (tmp_path / "results").iterdir() if not path.is_symlink())
+    host.fail = HypervisorError("libvirt is away")
+    assert cli.call(["run", "matrix", "--resume", "latest"]) == 3
+    assert (before / "run.json").is_file() and (tmp_path / "results" / "latest").resolve() == before
+
+
+def test_what_a_resumed_run_would_do(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.verdict = lambda cell: Status.ERROR if cell.mechanism == "reload" else Status.PASS
+    assert cli.call(["run", "matrix", "--kernel", "trixie", "--load", "irq"]) == 3
+    capsys.readouterr()
+    assert cli.call(["run", "matrix", "--resume", "latest", "--dry-run"]) == 0
+    assert capsys.readouterr().out.split() == ["x86_64/trixie/reload/irq", "aarch64/trixie/reload/irq"]
+    for more in ("--build host", "--cold", "--userland sid"):
+        assert cli.call(["run", "matrix", "--resume", "latest", *more.split()]) == 2
+        assert "--resume takes cells" in one_line(capsys)
 
 
 def test_filters_and_options_reach_the_run(host: FakeHost, tmp_path: Path) -> None:
@@ -539,6 +576,19 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_text() == ""
 
 
+def test_a_run_outlives_its_reader(host: FakeHost, tmp_path: Path) -> None:
+    host.verdict = lambda cell: Status.FAIL
+    for more in ([], ["--json"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = in_child(lambda more=more: cli.call(["run", "cell", CELL, *more]), tmp_path, out=writer)
+        process.join(timeout=10)
+        os.close(writer)
+        assert process.exitcode == 1
+        assert latest(tmp_path)["finished"] is True
+        assert "Traceback" not in (tmp_path / "err").read_text()
+
+
 def test_a_disk_that_is_full_before_the_first_cell_is_exit_3_and_one_line(
     host: FakeHost, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -569,15 +619,19 @@ def test_the_log_of_a_run_has_what_the_terminal_leaves_out(host: FakeHost, tmp_p
 
 @pytest.fixture
 def cache(host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache with three images, only their folders."""
+    """A cache with three images: their folders, the lock of one, and what a lab makes just now."""
     monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("sid-x86_64-00aa", "sid-aarch64-00bb", "trixie-16k-aarch64-00cc"):
         (tmp_path / "cache" / "images" / name).mkdir(parents=True)
-    return tmp_path / "cache" / "images"
+    images = tmp_path / "cache" / "images"
+    (images / ".sid-x86_64-00aa.lock").touch()
+    (images / ".sid-x86_64-00dd.work").mkdir()
+    return images
 
 
 def images(cache: Path) -> set[str]:
-    return {path.name for path in cache.iterdir() if path.is_dir()}
+    assert (cache / ".sid-x86_64-00dd.work").is_dir()
+    return {path.name for path in cache.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 @pytest.mark.parametrize(

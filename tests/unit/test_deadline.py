@@ -7,12 +7,6 @@ from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError
 
 
-def test_sooner_never_extends() -> None:
-    near, far = Deadline.after(1), Deadline.after(100)
-    assert far.sooner(1).at_s <= Deadline.after(1).at_s
-    assert near.sooner(100) == near
-
-
 def test_wait_until_names_what_was_waited_for() -> None:
     with pytest.raises(DeadlineError, match="the moon did not happen within 0.0 s"):
         wait_until(lambda: False, "the moon", Deadline.after(0))

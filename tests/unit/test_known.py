@@ -19,7 +19,7 @@ from lab.cellresult import CellResult, cell_result
 from lab.commands.run import exit_code
 from lab.errors import Exit, UsageError
 from lab.finding import Finding
-from lab.report import figures, junit, ktap, markdown, terminal
+from lab.report import figures, html, junit, kcidb, ktap, markdown, terminal
 from lab.results import RunFolder, read_run, stored
 from lab.verdict import Status, Verdict
 
@@ -115,6 +115,11 @@ def test_every_report_shows_it_as_known() -> None:
     assert "ok 1 - x86_64/sid/refcount/mixed # XFAIL CRASH: TCG and cmpxchg16b | 12 (until 2026-11-22)" in lines
     assert "  ok 1 - oracle 5 dmesg # XFAIL TCG and cmpxchg16b | 12 (until 2026-11-22)" in lines
     assert not [line for line in lines if "not ok" in line]
+    page = html.render(run, results, Path("/x"))
+    assert "To look at" not in page and ">1 known CRASH</li>" in page and ">known CRASH<small>" not in page
+    assert page.count("TCG and cmpxchg16b") >= 1 and "none of its cells is in this run" in page
+    (test,) = [one for one in json.loads(kcidb.render(run, results))["tests"] if one["id"].endswith(CRASH.id)]
+    assert test["comment"].startswith("known CRASH: double fault") and "TCG and cmpxchg16b" in test["comment"]
     out = io.StringIO()
     notes = known.review(run, results)
     terminal.summary(terminal.console(out), results, folder=Path("/x"), seconds=1, wanted=2, notes=notes)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from lab import dmesg, measure, report, verdict, workload
@@ -20,6 +21,7 @@ from lab.cell import Cell
 from lab.cellresult import CellResult, cell_result
 from lab.report import figures, junit, ktap, markdown, terminal
 from lab.verdict import Status, Verdict
+from lab.workshop import RunOptions
 
 DATA = Path(__file__).parent.parent / "data"
 RAW: dict[str, Any] = json.loads((DATA / "raw-refcount-mixed.json").read_text())
@@ -37,15 +39,19 @@ def cell(kernel: str) -> Cell:
     return Cell("x86_64", kernel, "refcount", "mixed")
 
 
+AGAIN = RunOptions(seed=7)
+
+
 def full(kernel: str = "k0", mark: str = "", **seen: Any) -> CellResult:
     samples = measure.samples(RAW)
     events = dmesg.read((DATA / "dmesg" / "x86_64-null.log").read_bytes(), mark=mark) if mark else dmesg.read("")
-    judged = verdict.judge(samples, events, cell=cell(kernel), seed=7, **seen)
+    judged = verdict.judge(samples, events, cell=cell(kernel), again=AGAIN.again(cell(kernel)), **seen)
     return cell_result(cell(kernel), judged, samples=samples, events=events, duration_s=4.25)
 
 
 def bare(kernel: str, status: Status, reason: str) -> CellResult:
-    return cell_result(cell(kernel), Verdict(status, reason, next_command=verdict.next_command(status, cell(kernel))))
+    again = verdict.next_command(status, AGAIN.again(cell(kernel)))
+    return cell_result(cell(kernel), Verdict(status, reason, next_command=again))
 
 
 RESULTS = [
@@ -93,13 +99,26 @@ def test_tally() -> None:
     assert figures.tally([]) == "0 cells"
 
 
+def test_what_a_guest_says_is_no_markup() -> None:
+    said = ["<b>bold</b>", "```", "[a](javascript:b)", "    ````", "# head", "- <img src=x>"]
+    splat = {"kind": "oops", "headline": "x", "panic": False, "excerpt": said}
+    result = replace(
+        bare("k1", Status.CRASH, "<i>"), splats=[splat], oracles=[{"oracle": 5, "ok": False, "detail": "<u>"}]
+    )
+    parsed = MarkdownIt().parse(markdown.render(HEAD, [result]))
+    assert [one.content for one in parsed if one.type == "fence"] == ["\n".join(said) + "\n"]
+    flat = [one for token in parsed for one in (token, *(token.children or ()))]
+    assert not [one for one in flat if one.type in ("html_inline", "html_block", "link_open", "image")]
+
+
 def test_markdown() -> None:
     text = markdown.render(HEAD, RESULTS)
     assert "| `x86_64/k0/refcount/mixed` | PASS | 4.2 | 110 | 0 | 2 | 5 us | 5 us | 100 ns | 10 |" in text
     assert "## CRASH x86_64/k1/refcount/mixed" in text
     assert "    lab run cell x86_64/k1/refcount/mixed --seed 7" in text
     assert "hs\\_calc+0x14/0x40" in text  # quoted, not emphasised
-    assert "    [   20.100007]" not in text and "    RIP: 0010:hs_calc" in text  # the excerpt, as code
+    (code,) = [one.content for one in MarkdownIt().parse(text) if one.type == "fence"]
+    assert "RIP: 0010:hs_calc" in code  # the excerpt, as code
     assert "lab run matrix --resume 2026-01-02\\_030405" in text or "resume" in text
     assert "## Skipped" in text
     table = [line for line in text.splitlines() if line.startswith("| `")]

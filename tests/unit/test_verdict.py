@@ -339,6 +339,6 @@ def test_nothing_at_all_is_an_error() -> None:
 
 
 def test_the_next_command_repeats_the_cell() -> None:
-    found = judge(crash="x", seed=7, swaps=200, mutant="leak-ref")
-    again = "lab run cell x86_64/trixie/refcount/mixed --seed 7 --swaps 200 --mutant leak-ref --keep failed"
-    assert found.next_command == again
+    again = ["lab", "run", "cell", "a/b/c/d", "--kmod", "my editions"]
+    found = judge(crash="x", again=again)
+    assert found.next_command == "lab run cell a/b/c/d --kmod 'my editions' --keep failed"
