@@ -31,8 +31,9 @@ class Handover:
 
     def let_go(self, code: int, log_file: Path) -> None:
         """The command ends with this exit code; from now on we have no terminal, and print into a file."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):  # whoever read it has left, and the work is done all the same
+                stream.flush()
         null = os.open(os.devnull, os.O_RDONLY)
         log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for handle, own in ((null, 0), (log, 1), (log, 2)):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.deadline import Deadline
-from lab.errors import GuestLost
+from lab.errors import GuestLost, HostError
 from lab.untrusted import clean
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,10 @@ class Console:
         self._start_s = time.monotonic()
         path.unlink(missing_ok=True)
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._server.bind(str(path))
+        try:
+            self._server.bind(str(path))
+        except OSError as e:
+            raise HostError(f"cannot listen on {path}: {e}", hint="set LAB_RUNTIME_DIR to a short path") from e
         path.chmod(0o600)
         self._server.listen(1)
         self._client: socket.socket | None = None

@@ -12,17 +12,19 @@ import logging
 import re
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import kernelmap, paths, proc, registers
+from lab import kernelmap, paths, proc, registers, shelf
 from lab.errors import HostError, LabError, UsageError
 from lab.stayed import Record
 
 log = logging.getLogger(__name__)
 
 GDB = "gdb-multiarch"
+REFUSED = 97  # exit code of a gdb that could not show the guest; no script of anybody's ends so
 START = Path(__file__).parent / "gdb" / "start.py"
 MACHINES = {"x86_64": 62, "aarch64": 183}  # ELF's e_machine
 CONSOLE_CAP = 16 << 20  # bytes of a console's log that are read
@@ -36,11 +38,11 @@ def run(record: Record, *, script: Path | None, more: Sequence[str]) -> int:
 
     Raises UsageError when there is no such script, HostError when gdb is missing, LabError when the guest has no stub.
     """
-    if script is not None and not script.is_file():
+    if script is not None and (not script.exists() or script.is_dir()):
         raise UsageError(f"{script}: no such file")
     if not Path(record.gdb).exists():
         raise LabError(f"{record.name} has no gdb stub at {record.gdb}", hint="lab ps says which guests there are")
-    with tempfile.TemporaryDirectory(prefix="lab-gdb-") as folder:
+    with _alone(record), tempfile.TemporaryDirectory(prefix="lab-gdb-") as folder:
         told = Path(folder) / "guest.json"
         told.write_text(json.dumps(facts(record, batch=script is not None)))
         argv = [GDB, "-q", *(("-nx", "-batch") if script else ()), "-x", str(START)]
@@ -50,6 +52,15 @@ def run(record: Record, *, script: Path | None, more: Sequence[str]) -> int:
         log.warning("gdb was killed: %s goes on", record.name)
         let_go(Path(record.gdb))
     return status
+
+
+@contextmanager
+def _alone(record: Record) -> Iterator[None]:
+    """LabError when a gdb looks into the guest already: to QEMU's stub a second would be a stop that nobody ends."""
+    with open(f"{record.gdb}.lock", "w") as lock:
+        if not shelf.taken(lock):
+            raise LabError(f"another gdb looks into {record.name}", hint="quit that one first")
+        yield
 
 
 def facts(record: Record, *, batch: bool) -> dict[str, Any]:
@@ -67,6 +78,7 @@ def facts(record: Record, *, batch: bool) -> dict[str, Any]:
         "socket": record.gdb,
         "frozen": record.frozen,
         "script": batch,
+        "refused": REFUSED,
         "kernel": str(full if full.exists() else kernelmap.symbol_file(image, MACHINES[record.arch])),
         "full": full.exists(),
         "moved": record.text - (kernelmap.linked_at(full) if full.exists() else symbols[kernelmap.TEXT].address),

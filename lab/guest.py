@@ -94,10 +94,6 @@ class Guest:
         """
         self.rack.hypervisor.suspend(self.name)
 
-    def thaw(self) -> None:
-        """Let it run on."""
-        self.rack.hypervisor.resume(self.name)
-
     def give_up(self, reason: str) -> None:
         """End whatever runs in the guest with GuestLost; called from the console's thread."""
         with self._lock:

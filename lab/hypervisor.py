@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -118,9 +119,13 @@ class Hypervisor:
         The domain stands still meanwhile, and afterwards runs if it ran before. The file is the caller's alone: memory
         holds keys. The core has a VMCOREINFO note when the guest's kernel gave one (`kernelmap.learn`).
         """
-        partial = path.with_name(f".{path.name}.part")
         try:
-            partial.touch(mode=0o600)
+            handle, name_of_part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.close(handle)
+        except OSError as e:
+            raise refused(e, where=path) from e
+        partial = Path(name_of_part)
+        try:
             with _wrapped("dump the guest's memory"):
                 self._connection.lookupByName(name).coreDumpWithFormat(
                     str(partial), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
@@ -149,13 +154,6 @@ class Hypervisor:
             domain = self._connection.lookupByName(name)
             if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
                 domain.suspend()
-
-    def resume(self, name: str) -> None:
-        """Let a domain's CPUs run on; nothing happens when they do."""
-        with _wrapped("thaw the guest"):
-            domain = self._connection.lookupByName(name)
-            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-                domain.resume()
 
     def disk_error(self, name: str) -> str:
         """Why QEMU paused a domain over its disk, in one line; nothing when it did not."""

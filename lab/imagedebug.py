@@ -38,7 +38,7 @@ def ensure(image: Image, *, progress: Callable[[str], None]) -> Path:
                     f"debug information takes {NEEDED_MIB} MiB in {image.folder}, {free_mib} MiB are free",
                     hint="free some, or run: lab gc",
                 )
-            with tempfile.TemporaryDirectory(prefix=".debug-", dir=images.images_dir()) as folder:
+            with tempfile.TemporaryDirectory(prefix=f".{image.folder.name}.", dir=images.images_dir()) as folder:
                 _fetch(image, Path(folder), progress=progress).replace(target)
     return target
 

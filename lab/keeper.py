@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 STEP_S = 10.0
 VIEW_CAP = 1 << 20  # bytes that a viewer may be behind the line; what it cannot take is lost to it
-BY_HAND = "frozen by hand"
 # A shell on the serial line, started again when it ends: init has none there, for a cell needs a line without one.
 _SHELL = (
     "cd /root; export HOME=/root TERM=vt220 PS1={name}:'\\w# '; "
@@ -51,6 +50,7 @@ class Stay:
         self._stack = stack
         self._gone = gone
         self._lock = threading.Lock()
+        self._control: Control | None = None
         self._record: Record | None = None
 
     @property
@@ -91,9 +91,13 @@ class Stay:
                 **facts,
             )
 
-        # It listens before there is a record: without a listener that would be taken for a dead keeper's.
-        self._stack.callback(Control(control, self._answer).close)
-        self._record = stayed.enter(make, name=name, stem=stem)
+        # It listens as long as there is a record: without a listener that would be taken for a dead keeper's.
+        self._control = Control(control, self._answer)
+        try:
+            self._record = stayed.enter(make, name=name, stem=stem)
+        except BaseException:
+            self._control.close()
+            raise
         self._stack.enter_context(guest.console.viewed(self._see_end))
 
     def take_over(self) -> None:
@@ -105,12 +109,6 @@ class Stay:
         with self._lock:
             self.guest.freeze()
             self._note(self.record.frozen or why)
-
-    def thaw(self) -> None:
-        """Let it run on."""
-        with self._lock:
-            self._note("")
-            self.guest.thaw()
 
     def begin_shell(self) -> None:
         """Put a shell on its serial line."""
@@ -125,8 +123,10 @@ class Stay:
         try:
             self._stack.close()
         finally:
+            if self._control is not None:
+                self._control.close()
             if record is not None:
-                stayed.forget(record.name)
+                stayed.forget(record)
 
     def _note(self, why: str) -> None:
         if self._record is not None and self._record.frozen != why:  # else it is on its way out
@@ -140,9 +140,6 @@ class Stay:
     def _answer(self, request: Request, client: socket.socket) -> Any:
         """What can be asked; see `lab.control`."""
         answers: dict[str, Callable[[Request, socket.socket], Any]] = {
-            "state": self._state,
-            "freeze": self._freeze,
-            "thaw": self._thaw,
             "dump": self._dump,
             "console": self._console,
             "resize": self._resize,
@@ -151,18 +148,9 @@ class Stay:
         answer = answers.get(str(request.get("do")))
         if answer is None:
             raise UsageError(f"a keeper cannot '{request.get('do')}'", hint=f"it can: {', '.join(answers)}")
+        if self._record is None and answer != self._down:
+            raise LabError("it ends just now", hint="lab ps says what is up")
         return answer(request, client)
-
-    def _state(self, _request: Request, _client: socket.socket) -> Any:
-        return {**dataclasses.asdict(self.record), "lost": self.guest.lost}
-
-    def _freeze(self, request: Request, _client: socket.socket) -> Any:
-        self.freeze(str(request.get("why") or BY_HAND))
-        return {}
-
-    def _thaw(self, _request: Request, _client: socket.socket) -> Any:
-        self.thaw()
-        return {}
 
     def _dump(self, request: Request, _client: socket.socket) -> Any:
         self.guest.rack.hypervisor.dump(self.guest.name, Path(str(request.get("to"))))

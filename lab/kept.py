@@ -48,8 +48,8 @@ class Kept:
                     folder=str(folder.resolve()),
                     frozen=why,
                 )
-            except LabError as e:
-                self.told.append(f"{result.id} is not kept: {e.message}")
+            except (LabError, OSError) as e:
+                self.told.append(f"{result.id} is not kept: {e.message if isinstance(e, LabError) else e}")
                 return
             name = stay.record.name
             self.told.append(f"{name} stands still: {result.id} {why}")

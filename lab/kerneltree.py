@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import arch as arches
-from lab import recipe
+from lab import paths, recipe
 from lab.arch import Arch
 from lab.errors import BuildError, UsageError
 
@@ -84,7 +84,7 @@ def is_path(text: str) -> bool:
 
 def read(path: Path, *, userland: str = USERLAND) -> Tree:
     """What is in a build tree; UsageError when something is missing, with what makes it."""
-    path = path.expanduser().resolve()
+    path = paths.users(path)
     if not path.is_dir():
         raise UsageError(
             f"--kernel {path}: no such folder", hint="name a kernel of `lab list kernels`, or a build tree"

@@ -80,7 +80,10 @@ def get(record: Record, source: str, target: Path) -> None:
         raise UsageError(f"{final} is in the way", hint="remove it first")
     if not final.parent.is_dir():
         raise UsageError(f"there is no folder {final.parent}")
-    work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as e:
+        raise LabError(f"cannot copy to {final}: {e.strerror or e}") from e
     try:
         sending = command(record, ["sh", "-c", _GIVE, "sh", source], terminal=False)
         unpack: list[str | Path] = ["tar", "-x", "--no-same-owner", "--no-same-permissions", "-f", "-", "-C", work]
@@ -99,8 +102,11 @@ def get(record: Record, source: str, target: Path) -> None:
 
 
 def _check(top: Path) -> None:
-    """LabError unless a tree that came from a guest is files, folders, and links that stay inside it."""
+    """LabError unless what came from a guest is a file, or a folder of files, folders, and links that stay in it."""
     for path in (top, *top.rglob("*")):
-        inside = path.resolve().is_relative_to(top.parent.resolve()) if path.is_symlink() else True
-        if not inside or not (path.is_symlink() or path.is_file() or path.is_dir()):
+        if path.is_symlink():
+            plain = path != top and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(top))
+        else:
+            plain = path.is_file() or path.is_dir()
+        if not plain:
             raise LabError(f"the guest sent what is no plain file: {one_line(str(path.relative_to(top.parent)))}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from lab.errors import HostError
+from lab.errors import HostError, UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +32,14 @@ def runtime_dir() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     default = Path(base) / "lab" if base and len(base) < 40 else Path("/tmp") / f"lab-{os.getuid()}"
     return _folder("LAB_RUNTIME_DIR", default, mode=0o700)
+
+
+def users(path: Path) -> Path:
+    """A path that a user typed, whole: absolute, without links. UsageError for the home of nobody."""
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError as e:
+        raise UsageError(f"{path}: {e}", hint="name the folder itself") from e
 
 
 def kmod_dir() -> Path:

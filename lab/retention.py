@@ -7,18 +7,20 @@ import shutil
 import time
 from pathlib import Path
 
-from lab import shelf
+from lab import shelf, stayed
 from lab.errors import refused
 from lab.results import LATEST, runs
 
 
 def retire(results: Path, *, keep: int, days: float = 0.0) -> list[str]:
-    """Remove all runs but the newest `keep`, those younger than `days` and those that are running; a line for each.
+    """Remove all runs but the newest `keep`, those younger than `days`, those that are running, and those of which a
+    guest stays; a line for each.
 
     A run goes whole: it is renamed first, and what a killed lab left of that is removed by the next one.
     HostError when something cannot be removed.
     """
     removed = []
+    staying = [one.folder for one in stayed.every() if one.folder]
     try:
         for left in results.glob(".*.gone"):
             shutil.rmtree(left)
@@ -26,6 +28,8 @@ def retire(results: Path, *, keep: int, days: float = 0.0) -> list[str]:
             path = results / name
             if (path / "run.json").stat().st_mtime > time.time() - days * 86400 or path == (results / LATEST).resolve():
                 continue
+            if any(Path(folder).is_relative_to(path.resolve()) for folder in staying):
+                continue  # gdb reads the splat in its console's log
             with (path / ".lock").open("a") as lock:
                 if not shelf.taken(lock):
                     continue  # it is running

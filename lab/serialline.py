@@ -30,9 +30,14 @@ ANSWER_S = 30.0
 
 def key(text: str) -> int:
     """The code of a key written as ^]; UsageError for what is none."""
-    if len(text) != 2 or text[0] != "^" or not 0x40 <= ord(text[1].upper()) <= 0x5F:
+    if len(text) != 2 or text[0] != "^" or not text.isascii() or not 0x40 <= ord(text[1].upper()) <= 0x5F:
         raise UsageError(f"'{text}' is no key", hint="write Ctrl and a letter or one of [ \\ ] ^ _ as in ^]")
     return ord(text[1].upper()) & 0x1F
+
+
+def on_terminal() -> bool:
+    """Whether somebody sits there, whose keys go to the guest as they are but for the one that leaves."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def talk(record: Record, *, escape: int) -> None:
@@ -43,7 +48,7 @@ def talk(record: Record, *, escape: int) -> None:
     """
     with stayed.asked(record, {"do": "console"}, timeout_s=ANSWER_S) as (_, line):
         line.settimeout(None)
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        if on_terminal():
             with _raw(sys.stdin.fileno()), _size_told(record):
                 ended = _relay(line, escape)
             told = f"{record.name} has ended" if ended else f"left {record.name}, which goes on"

@@ -74,7 +74,7 @@ def check_name(name: str) -> None:
     """UsageError for a name that cannot be, or that another guest has."""
     if not NAME.fullmatch(name):
         raise UsageError(f"'{name}' cannot be a guest's name", hint="lower case letters, digits, and . _ - after them")
-    if any(one.name == name for one in every()):
+    if any(one.name == name for one in _sorted()[0]):
         raise UsageError(f"a guest '{name}' is up already", hint=f"choose another name, or end it: lab down {name}")
 
 
@@ -83,14 +83,12 @@ def enter(make: Callable[[str], Record], *, name: str | None, stem: str) -> Reco
 
     Two at once get two names. `make` gets the name. UsageError when `name` cannot be had.
     """
-    folder().mkdir(parents=True, exist_ok=True)
-    with (folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked():
         if name is not None:
             check_name(name)
         else:
             stem = re.sub("[^a-z0-9._-]", "-", stem.lower()).lstrip("._-")[:48] or "guest"
-            there = {one.name for one in every()}
+            there = {one.name for one in _sorted()[0]}
             name = next(one for one in chain([stem], (f"{stem}-{n}" for n in count(2))) if one not in there)
         record = make(name)
         write(record)
@@ -112,35 +110,54 @@ def gc() -> list[str]:
     return [f"the record of guest {one.name}" for one in gone]
 
 
-def forget(name: str) -> None:
-    """Remove a record; nothing happens when there is none."""
-    (folder() / f"{name}.json").unlink(missing_ok=True)
+def forget(record: Record) -> None:
+    """Remove a guest's record, but not that of a newer guest which has its name by now."""
+    file = folder() / f"{record.name}.json"
+    with _locked():
+        if (there := _read(file)) is not None and there.control == record.control:
+            file.unlink(missing_ok=True)
 
 
 def every() -> list[Record]:
     """The guests that stay, by name; what a keeper that was killed left behind is removed."""
-    return _sorted_out()[0]
+    living, dead = _sorted()
+    for record in dead:
+        forget(record)
+    return living
 
 
 def left() -> list[Record]:
-    """The guests whose keepers were killed since somebody looked last; their records are removed."""
-    return _sorted_out()[1]
+    """The guests whose keepers were killed since somebody looked last, or end just now; their records are removed."""
+    _, dead = _sorted()
+    for record in dead:
+        forget(record)
+    return dead
 
 
-def _sorted_out() -> tuple[list[Record], list[Record]]:
-    """(living, dead), without the records of the dead."""
+def _sorted() -> tuple[list[Record], list[Record]]:
+    """(living, dead)."""
     found: tuple[list[Record], list[Record]] = ([], [])
     for file in sorted(folder().glob("*.json"), key=lambda one: one.stem) if folder().is_dir() else []:
-        try:
-            record = Record(**json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError):
-            continue
-        if _alive(record):
-            found[0].append(record)
-        else:
-            found[1].append(record)
-            file.unlink(missing_ok=True)
+        if (record := _read(file)) is not None:
+            found[0 if _alive(record) else 1].append(record)
     return found
+
+
+def _read(file: Path) -> Record | None:
+    """What a file says; nothing when it is gone or damaged."""
+    try:
+        return Record(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Nobody else enters or forgets a record meanwhile."""
+    folder().mkdir(parents=True, exist_ok=True)
+    with (folder() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def find(name: str | None = None) -> Record:

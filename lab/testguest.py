@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import shlex
 import tarfile
 from collections.abc import Sequence
@@ -121,9 +122,13 @@ class Guest:
         return result
 
     def put(self, source: Path | str, target: str = "", *, timeout_s: float = COMMAND_S) -> str:
-        """Copy a file or a folder of the host into the guest, as `target` (by default /root/NAME); returns its path."""
+        """Copy a file or a folder of the host into the guest, as `target` (by default NAME); returns its path.
+
+        A path that does not begin with a slash is one in /root, where commands run; one that ends with it is a folder.
+        """
         source = Path(source)
-        place = target or f"{HOME}/{source.resolve().name}"
+        name = source.resolve().name
+        place = posixpath.join(HOME, f"{target}{name}" if target.endswith("/") else target or name)
         folder, _, name = place.rpartition("/")
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
@@ -134,11 +139,12 @@ class Guest:
     def get(self, source: str, target: Path | str, *, timeout_s: float = COMMAND_S) -> Path:
         """Copy a file or a folder of the guest to the host, as `target`, which must not exist; returns that path.
 
-        Files and folders of its disk only (those of /proc have no size: `run` reads them), at most 64 MiB in all.
+        A path that does not begin with a slash is one in /root. Files and folders of its disk only (those of /proc
+        have no size: `run` reads them), at most 64 MiB in all.
         Raises LabError for anything else.
         """
         target = Path(target)
-        folder, _, name = source.rstrip("/").rpartition("/")
+        folder, _, name = posixpath.join(HOME, source).rstrip("/").rpartition("/")
         command = f"cd {shlex.quote(folder or '/')} && tar -c -f - -- {shlex.quote(name)}"
         done = self._running.guest.run(command, deadline=self._deadline(timeout_s), check=False)
         if done.status != 0:

@@ -18,6 +18,7 @@ from pathlib import Path
 from lab import arch as arches
 from lab import image
 from lab.deadline import Deadline
+from lab.errors import LabError
 from lab.headers import Disk, opened
 from lab.image import Image
 from lab.kerneltree import KERNELS
@@ -78,8 +79,13 @@ def main(kernel: str, arch: str, tree: str) -> None:
     native = arches.native()
     if native is None:
         sys.exit(f"{sys.argv[0]}: modules cannot be built on this host's architecture")
-    own, lender = (image.ensure(kernel, one, progress=print) for one in (arches.get(arch), native))
-    lay_out(own, lender, Path(tree).resolve())
+    if Path(tree).exists():
+        sys.exit(f"{sys.argv[0]}: {tree} is there already")
+    try:
+        own, lender = (image.ensure(kernel, one, progress=print) for one in (arches.get(arch), native))
+        lay_out(own, lender, Path(tree).resolve())
+    except LabError as e:
+        sys.exit(f"{sys.argv[0]}: {e}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lab.commands import options as opt
 from lab.errors import LabError
@@ -19,6 +22,14 @@ def guests(incomplete: str) -> list[str]:
     with suppress(LabError):
         return [one.name for one in stayed.every() if one.name.startswith(incomplete)]
     return []
+
+
+GuestName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[GUEST]", help="Its name, see: lab ps; not needed for the only one.", autocompletion=guests
+    ),
+]
 
 
 def places(incomplete: str) -> list[str]:
@@ -67,7 +78,7 @@ def _cells() -> Iterator[str]:
 
 
 def _runs(results: Path) -> list[str]:
-    names = {path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink()}
+    names = {path.parent.name for path in results.glob("[!.]*/run.json") if not path.parent.is_symlink()}
     return sorted(names, reverse=True)
 
 

@@ -14,17 +14,11 @@ from lab.errors import Exit, LabError, UsageError
 DUMP_S = 600.0
 GDB_FAILED = 1  # what gdb says when a script failed
 
-Guest = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[GUEST]", help="Which guest, where there are several: lab ps.", autocompletion=complete.guests
-    ),
-]
 More = Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]...", help="More words for gdb.")]
 Script = Annotated[Path | None, typer.Option(metavar="FILE", help="Run gdb commands or Python; no terminal needed.")]
 
 
-def gdb(guest: Guest = None, more: More = None, script: Script = None) -> int:
+def gdb(guest: complete.GuestName = None, more: More = None, script: Script = None) -> int:
     """Open gdb on a guest: symbols of its kernel and of our modules where they are loaded, and commands of ours.
 
     hs slots, hs editions, hs refs, hs records show the module table; hs splat and bt where the kernel complained. A
@@ -40,8 +34,10 @@ def gdb(guest: Guest = None, more: More = None, script: Script = None) -> int:
         words = [guest, *words]
         guest = None
     status = debugger.run(stayed.find(guest), script=script, more=words)
-    if status == Exit.OK or script is None:
-        return Exit.OK if status >= 0 else Exit.INFRA
+    if status < 0 or status == debugger.REFUSED:
+        return Exit.INFRA
+    if script is None or status == Exit.OK:  # of a gdb that somebody typed in, the code is the last word of nobody
+        return Exit.OK
     return Exit.FAILED if status == GDB_FAILED else Exit.INFRA
 
 

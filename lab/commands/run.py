@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab import log as logs
+from lab import paths
 from lab.cell import Cell
 from lab.commands import complete, notify, select
 from lab.commands import options as opt
@@ -363,7 +364,7 @@ def _kmod(how: opt.How) -> str:
         raise UsageError(
             "--kmod and --mutant exclude each other", hint="a mutant stands in for one of the lab's modules"
         )
-    folder = how.kmod.expanduser().resolve()
+    folder = paths.users(how.kmod)
     kmodtree.check_own(folder)
     return str(folder)
 

@@ -21,7 +21,7 @@ from lab.cell import STANDARD
 from lab.commands import complete, select
 from lab.commands import options as opt
 from lab.deadline import Deadline, wait_until
-from lab.errors import DeadlineError, Exit, HostError, UsageError
+from lab.errors import DeadlineError, Exit, HostError, LabError, UsageError
 
 if TYPE_CHECKING:
     from lab.behind import Handover
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from lab.target import Target
     from lab.up import Risen, Wish
 
-GuestName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[GUEST]", help="Its name, see: lab ps; not needed for the only one.", autocompletion=complete.guests
-    ),
-]
 DOWN_S = 60.0  # until a keeper has taken a guest down
 REAPED_S = 10.0  # until a reaper has
 
@@ -100,7 +94,8 @@ def _up(wanted: Target, wish: Wish, handover: Handover, as_json: bool) -> int:
         else:
             _tell(risen)
         if risen.trouble:
-            print(f"lab: its modules are not loaded: {risen.trouble}", file=sys.stderr)
+            what = "its modules are not loaded" if risen.stay.record.cell else "it is of no use"
+            print(f"lab: {what}: {risen.trouble}", file=sys.stderr)
         return keeper.stand(handover, Exit.FAILED if risen.trouble else Exit.OK)
 
 
@@ -126,7 +121,7 @@ def _tell(risen: Risen) -> None:
         )
 
 
-def ssh(guest: GuestName = None) -> None:
+def ssh(guest: complete.GuestName = None) -> None:
     """A shell in a guest, by OpenSSH's client.
 
     Example: lab ssh aarch64-trixie
@@ -192,7 +187,7 @@ def _place(text: str) -> tuple[str | None, str]:
 
 
 def console(
-    guest: GuestName = None,
+    guest: complete.GuestName = None,
     escape: Annotated[str, typer.Option(metavar="KEY", help="The key that leaves.")] = "^]",
 ) -> None:
     """The serial line of a guest: the kernel's messages, and a shell, also where the network is dead.
@@ -203,7 +198,7 @@ def console(
 
     code = serialline.key(escape)
     record = stayed.find(guest)
-    if sys.stdin.isatty():
+    if serialline.on_terminal():
         still = f", which stands still: {record.frozen}" if record.frozen else ""
         print(f"lab: serial line of {record.name}{still}; {escape} leaves", file=sys.stderr)
     serialline.talk(record, escape=code)
@@ -238,7 +233,7 @@ def _age(started: str) -> str:
 
 
 def down(
-    guest: GuestName = None,
+    guest: complete.GuestName = None,
     everything: Annotated[bool, typer.Option("--all", help="Every guest.")] = False,
 ) -> None:
     """End a guest, also one that stands still or does not answer. Nothing is left of it.
@@ -252,12 +247,20 @@ def down(
         wanted = [*killed.values(), *stayed.every()]
     else:
         wanted = [killed[guest] if guest in killed else stayed.find(guest)]
+    failed: list[LabError] = []
     for record in wanted:
-        if record.name in killed:
-            _await_reaper(record)
-        else:
-            _take_down(record)
+        try:
+            if record.name in killed:
+                _await_reaper(record)
+            else:
+                _take_down(record)
+        except LabError as e:  # the others go all the same
+            failed.append(e)
+            continue
         print(f"{record.name} is down")
+    if failed:
+        told = "; ".join(one.message for one in failed)
+        raise HostError(told, hint=failed[0].hint)
 
 
 def _take_down(record: stayed.Record) -> None:
@@ -266,6 +269,10 @@ def _take_down(record: stayed.Record) -> None:
         with stayed.asked(record, {"do": "down"}, timeout_s=DOWN_S) as (_, sock):
             while sock.recv(64):
                 pass
+    except HostError as e:
+        if not isinstance(e.__cause__, (FileNotFoundError, ConnectionError)):
+            raise
+        # it ended just now: somebody else took it down, or its QEMU ended
     except OSError as e:
         raise HostError(
             f"the keeper of {record.name} does not take it down: {e}", hint=f"kill -9 {record.keeper} ends all it keeps"

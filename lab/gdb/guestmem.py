@@ -81,11 +81,17 @@ def _member(kind: Any, name: str) -> tuple[int, Any]:
     raise KeyError(f"{kind} has no {name}")
 
 
+def quoted(word: object) -> str:
+    """One word of a gdb command, whatever it holds."""
+    text = str(word).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
 class Layout:
     """What must be known of the kernel's structures to find its modules: numbers, the file is closed again."""
 
     def __init__(self, file: Path) -> None:
-        gdb.execute(f"add-symbol-file {file} 0", to_string=True)
+        gdb.execute(f"add-symbol-file {quoted(file)} 0", to_string=True)
         try:
             module = gdb.lookup_type("struct module")
             binary = gdb.lookup_type("struct bin_attribute")
@@ -95,7 +101,7 @@ class Layout:
             self.list, self.title = offset(group, "bin_attrs"), offset(binary, "attr", "name")
             self.private, self.size = offset(binary, "private"), binary.sizeof
         finally:
-            gdb.execute(f"remove-symbol-file {file}", to_string=True)
+            gdb.execute(f"remove-symbol-file {quoted(file)}", to_string=True)
 
 
 def modules(layout: Layout) -> dict[str, dict[str, int]]:

@@ -189,7 +189,10 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
     An exception's frame lies right below where the stack pointer was: it is known by a stack pointer in it that
     points to its own end, and by an instruction that is the one named, or in our code.
     """
-    kind = gdb.lookup_type("struct pt_regs")
+    try:
+        kind = gdb.lookup_type("struct pt_regs")
+    except gdb.error:
+        return None  # no module of ours and no debug information: nobody knows what a frame looks like
     size = kind.sizeof
     names = _names(kind, pc)
     here = register(sp) & ~7

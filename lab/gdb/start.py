@@ -19,9 +19,8 @@ import gdb
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from lab.gdb import guestmem, hs, orc, splat, unwind  # noqa: E402
+from lab.gdb.guestmem import quoted  # noqa: E402
 from lab.gdb.symbols import Modules  # noqa: E402
-
-REFUSED = 3  # exit code
 
 
 class Prefix(gdb.Command):
@@ -67,7 +66,7 @@ def settings(facts: dict[str, Any]) -> None:
     if not facts["script"]:
         gdb.execute("set pagination on")
     for old, new in facts["sources"]:
-        gdb.execute(f"set substitute-path {old} {new}")
+        gdb.execute(f"set substitute-path {quoted(old)} {quoted(new)}")
 
 
 def connect(facts: dict[str, Any]) -> None:
@@ -101,17 +100,17 @@ def kernel_thread(head: int) -> None:
 def start(facts: dict[str, Any]) -> None:
     """All of it."""
     settings(facts)
-    gdb.execute(f"symbol-file -o {facts['moved']:#x} {facts['kernel']}", to_string=True)
+    gdb.execute(f"symbol-file -o {facts['moved']:#x} {quoted(facts['kernel'])}", to_string=True)
     connect(facts)
     kernel_thread(guestmem.address_of("modules"))
     modules = Modules(Path(facts["build"]) if facts["build"] else None, Path(os.environ["LAB_GDB"]).parent)
     kernel = range(guestmem.address_of("_text"), guestmem.address_of("_etext"))
     if facts["arch"] == "aarch64":
         unwind.enable(modules, kernel)
-    elif modules.names and not facts["full"]:
+    elif not facts["full"]:
         orc.enable(kernel)
     splat.KernelFilter()
-    fault = splat.find(facts["splats"], modules, facts["arch"], frozen=bool(facts["frozen"])) if modules.names else None
+    fault = splat.find(facts["splats"], modules, facts["arch"], frozen=bool(facts["frozen"]))
     Prefix()
     for command in (hs.Slots, hs.Editions, hs.Refs, hs.Records):
         command()
@@ -129,8 +128,9 @@ def start(facts: dict[str, Any]) -> None:
     print("hs slots, hs editions, hs refs, hs records, hs splat; bt")
 
 
+told = json.loads(Path(os.environ["LAB_GDB"]).read_text())
 try:
-    start(json.loads(Path(os.environ["LAB_GDB"]).read_text()))
+    start(told)
 except Exception as e:  # whatever it is, what was to follow makes no sense
     print(f"lab: gdb cannot show the guest: {e}", file=sys.stderr)
-    gdb.execute(f"quit {REFUSED}")
+    gdb.execute(f"quit {told['refused']}")

@@ -109,7 +109,8 @@ class Modules:
             if section != ".text" and not section.startswith(".init") and re.fullmatch(r"[\w.]+", section)
         )
         gdb.execute(
-            f"add-symbol-file {module.file.for_gdb(self._work)} {module.sections['.text']:#x} {words}", to_string=True
+            f"add-symbol-file {guestmem.quoted(module.file.for_gdb(self._work))} {module.sections['.text']:#x} {words}",
+            to_string=True,
         )
 
     def _remember(self, files: dict[str, Path]) -> None:

@@ -26,7 +26,8 @@ class Hypervisor:
         self.frozen: set[str] = set()
         self.ended: list[str] = []
         self.suspend: Callable[[str], None] = self.frozen.add
-        self.resume: Callable[[str], None] = self.frozen.discard
+        self.end: Callable[[str], None] = self.ended.append
+        self.dump: Callable[[str, Path], None] = lambda name, path: None
 
     def running(self, name: str) -> bool:
         return name not in self.ended
@@ -69,7 +70,7 @@ class Fake:
         self.guest.attach(self.connection)
         stack.callback(self.qemu.close)
         stack.callback(console.close)
-        stack.callback(self.hypervisor.ended.append, name)
+        stack.callback(lambda: self.hypervisor.end(name))
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +109,36 @@ def test_a_script_decides_the_exit_code(
         monkeypatch.setenv("FAIL", said)
         assert cli.call(["gdb", "g", "--script", str(script)]) == code
     assert cli.call(["gdb", "g"]) == 0, "a person's last command in gdb is no failure of ours"
+    monkeypatch.setenv("FAIL", str(debugger.REFUSED))
+    assert cli.call(["gdb", "g"]) == 3, "it could not show the guest"
+
+
+def test_one_gdb_at_a_time(
+    guest: stayed.Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(guest.gdb).touch()
+    put_gdb(tmp_path, monkeypatch, "exit 0")
+    with debugger._alone(guest):
+        assert cli.call(["gdb"]) == 3
+        assert "lab: another gdb looks into g (quit that one first)" in capfd.readouterr().err
+    assert cli.call(["gdb"]) == 0
+
+
+def test_paths_are_one_word_to_gdb(guest: stayed.Record, tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b\\ c'
+    folder.mkdir()
+    file = Path(shutil.copy(str(debugger.facts(guest, batch=True)["kernel"]), folder / "x"))
+    script = folder / "look.py"
+    script.write_text(
+        f"import gdb, sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
+        f"from lab.gdb.guestmem import quoted\n"
+        f"gdb.execute('symbol-file -o 0x1000 ' + quoted({str(file)!r}))\n"
+        "print('at', hex(int(gdb.parse_and_eval('(long)&_text')) % (1 << 64)))\n"
+        f"gdb.execute('set substitute-path /a ' + quoted({str(folder)!r}))\n"
+        "gdb.execute('show substitute-path')\n"
+    )
+    done = subprocess.run([debugger.GDB, "-nx", "-batch", "-x", script], capture_output=True, text=True)
+    assert "at 0xffffffff81001000" in done.stdout and f"`{folder}'" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("frozen", ["", "BUG: bad"])
@@ -125,7 +157,7 @@ def test_wrong_words_get_a_line_and_exit_2(
     for words in (["gdb", "nobody"], ["gdb", "g", "--script", "none.gdb"], ["dump", "g", str(tmp_path)], ["dump"]):
         assert cli.call(words) == 2, words
         assert capfd.readouterr().err.count("\n") == 1
-    stayed.forget("g")
+    stayed.forget(guest)
     assert cli.call(["gdb"]) == 2
     assert "no guest is up" in capfd.readouterr().err
 

@@ -61,7 +61,23 @@ def test_the_kernel_is_taken_out_of_the_package_once(base: image.Image, tmp_path
     assert file == base.folder / "vmlinux" and file.read_text() == f"usr/lib/debug/boot/vmlinux-{RELEASE}"
     next(tmp_path.glob("*.deb")).unlink()
     assert imagedebug.ensure(base, progress=print) == file
-    assert not [path for path in (tmp_path / "images").iterdir() if path.name.startswith(".debug-")]
+    assert [path.name for path in (tmp_path / "images").iterdir() if path.is_dir()] == [base.folder.name]
+
+
+def test_what_a_killed_one_left_goes_with_the_next(base: image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def fetch(_base: image.Image, folder: Path, **_: object) -> Path:
+        made.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(imagedebug, "_fetch", fetch)
+    with pytest.raises(KeyboardInterrupt):
+        imagedebug.ensure(base, progress=print)
+    made[0].mkdir()  # kill -9 leaves it
+    with image.locked(base.folder, progress=print):
+        pass
+    assert not made[0].exists()
 
 
 def test_a_kernel_that_the_mirror_has_no_more_leaves_nothing(base: image.Image, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_record_says_all_that_others_need(tmp_path: Path) -> None:
         assert Path(one.ssh_key).read_text() == "private\n"
         assert Path(one.known_hosts).read_text() == "aarch64-trixie ssh-ed25519 BBBB\n"
         assert {Path(path).stat().st_mode & 0o77 for path in (one.ssh_key, one.control)} == {0}
-        assert stayed.ask(one, {"do": "state"})["release"] == "6.12"
+        assert one.release == "6.12"
         assert fake.left == ["g1"]  # nobody else ends it
     assert stayed.every() == []
     assert fake.hypervisor.ended == ["g1"]
@@ -91,7 +91,7 @@ def test_a_taken_name_leaves_the_guest_to_who_started_it(tmp_path: Path) -> None
     assert not list(tmp_path.rglob("*.ctl"))
 
 
-def test_frozen_and_thawed(tmp_path: Path) -> None:
+def test_frozen(tmp_path: Path) -> None:
     with kept(tmp_path) as (_, fake, stay):
         stay.freeze("BUG: first")
         stay.freeze("WARNING: second")
@@ -99,29 +99,49 @@ def test_frozen_and_thawed(tmp_path: Path) -> None:
         assert fake.hypervisor.frozen == {"g1"}
         stayed.ask(stayed.find(), {"do": "resize", "rows": 50, "columns": 100})
         assert fake.connection.commands == []  # nobody is there to do it
-        stayed.ask(stayed.find(), {"do": "thaw"})
-        assert stayed.find().frozen == "" and not fake.hypervisor.frozen
-        stayed.ask(stayed.find(), {"do": "resize", "rows": 50, "columns": 100})
+
+
+def test_a_terminals_size_is_told(tmp_path: Path) -> None:
+    with kept(tmp_path) as (_, fake, stay):
+        stayed.ask(stay.record, {"do": "resize", "rows": 50, "columns": 100})
         assert fake.connection.commands == ["stty -F /dev/ttyAMA0 rows 50 cols 100"]
-        stayed.ask(stayed.find(), {"do": "freeze"})
-        assert stayed.find().frozen == "frozen by hand"
+
+
+def test_a_name_is_taken_until_its_guest_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with kept(tmp_path) as (keeper, fake, first):
+        old, end = first.record, fake.hypervisor.ended.append
+
+        def slowly(name: str) -> None:
+            assert [one.name for one in stayed.every()] == [old.name] and stayed.left() == []
+            with pytest.raises(LabError, match="it ends just now"):
+                stayed.ask(old, {"do": "dump", "to": "x"})
+            end(name)
+
+        fake.hypervisor.end = slowly
+        keeper._end(first)
+        with kept(tmp_path / "a") as (_, _, second):
+            assert second.record.name == old.name
+            stayed.forget(old)  # it comes late, and means another one
+            assert stayed.every() == [second.record]
+    assert stayed.every() == []
 
 
 def test_what_goes_wrong_is_told_to_who_asked(tmp_path: Path) -> None:
-    def refuse(_name: str) -> None:
+    def refuse(_name: str, _path: Path) -> None:
         raise HypervisorError("libvirt could not", hint="why")
 
     with kept(tmp_path) as (_, fake, stay):
-        fake.hypervisor.suspend = refuse
+        fake.hypervisor.dump = refuse
         with pytest.raises(LabError, match="libvirt could not"):
-            stayed.ask(stay.record, {"do": "freeze"})
+            stayed.ask(stay.record, {"do": "dump", "to": "x"})
         with pytest.raises(LabError, match="a keeper cannot 'fly'"):
             stayed.ask(stay.record, {"do": "fly"})
         with pytest.raises(LabError, match="internal error: ValueError"):
             stayed.ask(stay.record, {"do": "resize", "rows": "many"})
         assert stay.record.frozen == ""
     with pytest.raises(HostError, match="does not answer"):
-        stayed.ask(record("gone", tmp_path), {"do": "state"})
+        stayed.ask(record("gone", tmp_path), {"do": "down"})
 
 
 def test_viewers_see_the_line_and_type_into_it(tmp_path: Path) -> None:

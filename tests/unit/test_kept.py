@@ -52,6 +52,18 @@ def test_a_failed_cells_guest_stands_still(tmp_path: Path) -> None:
     assert fake.hypervisor.ended == ["g1"]
 
 
+def test_a_full_disk_keeps_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_record: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stayed, "write", full)
+    with Keeper() as keeper, ExitStack() as stack:
+        kept = Kept(keeper, stack)
+        fake = offer(kept, stack, tmp_path, "g1")
+        assert kept.told == [f"{CELL.id} is not kept: [Errno 28] No space left on device"]
+        assert fake.hypervisor.ended == ["g1"]
+
+
 def test_there_is_an_end_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kepts, "MOST", 2)
     with Keeper() as keeper, ExitStack() as stack:

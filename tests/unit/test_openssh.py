@@ -79,20 +79,35 @@ def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
         openssh.get(one, str(guest / "file"), host / "a" / "b")
     with pytest.raises(LabError, match="cannot copy"):
         openssh.put(one, guest / "file", "/proc/none/x")
+    with pytest.raises(LabError, match="cannot copy to /proc/file"):
+        openssh.get(one, str(guest / "file"), Path("/proc"))
     assert [path.name for path in host.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("what", ["fifo", "absolute link", "link outwards", "two"])
+@pytest.mark.parametrize(
+    "what", ["fifo", "/etc/passwd", "../../x", "../secret", "y/../../secret", "a link alone", "two"]
+)
 def test_a_hostile_guest_gives_plain_files_or_nothing(tmp_path: Path, guest: Path, what: str) -> None:
     tree = tmp_path / "top"
     tree.mkdir()
+    names = "top ssh" if what == "two" else "top"
     if what == "fifo":
         os.mkfifo(tree / "x")
+    elif what == "a link alone":
+        tree.rmdir()
+        tree.symlink_to("secret")
     elif what != "two":
-        (tree / "x").symlink_to("/etc/passwd" if what == "absolute link" else "../../x")
-    names = "top ssh" if what == "two" else "top"
+        (tree / "y").mkdir()
+        (tree / "x").symlink_to(what)
     os.system(f"tar -c -f {tmp_path}/hostile.tar -C {tmp_path} {names}")
     (tmp_path / "ssh").write_text(HOSTILE)
     with pytest.raises(LabError, match="no plain file|cannot copy"):
         openssh.get(record("x", tmp_path), "/x", tmp_path / "host")
     assert not list((tmp_path / "host").iterdir())
+
+
+def test_links_in_a_circle_come_as_they_are(tmp_path: Path, guest: Path) -> None:
+    (guest / "tree").mkdir()
+    (guest / "tree" / "a").symlink_to("a")
+    openssh.get(record("x", tmp_path), str(guest / "tree"), tmp_path / "host")
+    assert os.readlink(tmp_path / "host" / "tree" / "a") == "a"

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import cli
+from lab import cli, stayed
 from lab.cell import Cell
 from lab.results import RunFolder, runs
+from tests.unit.staying import record
 
 CELL = Cell.parse("x86_64/trixie/refcount/mixed")
 
@@ -58,6 +61,18 @@ def test_a_run_that_is_young_or_running_or_the_latest_stays(results: Path) -> No
     (results / "latest").symlink_to(young.run)
     assert gc(results, "--keep", "1") == 0
     assert len(runs(results)) == 2 and young.run in runs(results)
+
+
+def test_a_run_of_which_a_guest_stays_stays(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STATE_DIR", str(tmp_path / "state"))
+    looked_at, gone, *_ = [run(results, days=9) for _ in range(4)]
+    one = replace(record("x", tmp_path), folder=str(looked_at.path / "cells" / CELL.id))
+    with socket.socket(socket.AF_UNIX) as keeper:
+        keeper.bind(one.control)
+        keeper.listen()
+        stayed.write(one)
+        assert gc(results, "--keep", "1") == 0
+    assert looked_at.run in runs(results) and gone.run not in runs(results)
 
 
 def test_wrong_words(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def seen(person: int, wanted: bytes) -> bytes:
 
 def test_keys() -> None:
     assert [serialline.key(text) for text in ("^]", "^a", "^A", "^\\", "^_")] == [0x1D, 1, 1, 0x1C, 0x1F]
-    for text in ("", "]", "^", "^]]", "^1", "^~"):
+    for text in ("", "]", "^", "^]]", "^1", "^~", "^ß"):
         with pytest.raises(UsageError, match="is no key"):
             serialline.key(text)
 

@@ -50,6 +50,17 @@ def test_a_folder_goes_in_and_comes_out(guest: Guest, tmp_path: Path) -> None:
         guest.get(f"{tmp_path}/none", tmp_path / "none")
 
 
+def test_paths_are_as_a_shell_in_its_home_has_them(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testguest, "HOME", str(tmp_path / "root"))
+    (tmp_path / "m.ko").write_text("x")
+    assert guest.put(tmp_path / "m.ko") == guest.put(tmp_path / "m.ko", "m.ko") == f"{tmp_path}/root/m.ko"
+    assert guest.put(tmp_path / "m.ko", "sub/") == f"{tmp_path}/root/sub/m.ko"
+    assert guest.put(tmp_path / "m.ko", f"{tmp_path}/there/") == f"{tmp_path}/there/m.ko"
+    assert guest.get("sub/m.ko", tmp_path / "back").read_text() == "x"
+
+
 def archive(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
