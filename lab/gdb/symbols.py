@@ -108,10 +108,8 @@ class Modules:
             for section, address in module.sections.items()
             if section != ".text" and not section.startswith(".init") and re.fullmatch(r"[\w.]+", section)
         )
-        gdb.execute(
-            f"add-symbol-file {guestmem.quoted(module.file.for_gdb(self._work))} {module.sections['.text']:#x} {words}",
-            to_string=True,
-        )
+        file = guestmem.quoted(module.file.for_gdb(self._work))
+        gdb.execute(f"add-symbol-file {file} {module.sections['.text']:#x} {words}", to_string=True)
 
     def _remember(self, files: dict[str, Path]) -> None:
         """Editions that are gone, where nothing else of ours lies now; of two loads of one module, the later."""
