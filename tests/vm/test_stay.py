@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -143,6 +144,10 @@ def test_a_red_cells_guest_stands_still_and_can_be_had_again(lab: Lab, arch: str
     assert (Path(one["build"]) / "hs_core.ko").is_file()
     assert reaper.guests(lab.runtime)
     lab("ssh", code=2)  # it says why
+    (tmp_path / "look.gdb").write_text("bt 6\n")
+    shown = " ".join(lab("gdb", "--script", "look.gdb").split())
+    assert re.search(r"#1 \S+ (in )?splat_argument [^#]*/mutants/splat\.c:\d+ #2 ", shown), shown
+    assert reaper.guests(lab.runtime), "it still stands there"
     lab("down")
 
     said = lab("up", f"latest/{cell}", "--freeze-on-splat")
