@@ -17,6 +17,7 @@ class Arch:
     debian: str  # dpkg's name
     kernel: str  # ARCH= of kbuild
     cross: str  # CROSS_COMPILE= of kbuild
+    elf: int  # e_machine of its programs
     qemu: str  # QEMU's binary
     qemu_package: str  # Debian package that holds it
     machine: str  # QEMU machine type (libvirt's <type machine=>)
@@ -34,6 +35,7 @@ ARCHES: dict[str, Arch] = {
             debian="amd64",
             kernel="x86_64",
             cross="x86_64-linux-gnu-",
+            elf=62,
             qemu="qemu-system-x86_64",
             qemu_package="qemu-system-x86",
             machine="q35",
@@ -51,6 +53,7 @@ ARCHES: dict[str, Arch] = {
             debian="arm64",
             kernel="arm64",
             cross="aarch64-linux-gnu-",
+            elf=183,
             qemu="qemu-system-aarch64",
             qemu_package="qemu-system-arm",
             machine="virt",

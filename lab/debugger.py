@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import kernelmap, paths, proc, registers, shelf
+from lab import arch, kernelmap, paths, proc, registers, shelf
 from lab.errors import HostError, LabError, UsageError
 from lab.stayed import Record
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 GDB = "gdb-multiarch"
 REFUSED = 97  # exit code of a gdb that could not show the guest; no script of anybody's ends so
 START = Path(__file__).parent / "gdb" / "start.py"
-MACHINES = {"x86_64": 62, "aarch64": 183}  # ELF's e_machine
 CONSOLE_CAP = 16 << 20  # bytes of a console's log that are read
 LET_GO_S = 5.0
 # Where the sources lay when modules were built, by the name of one that every build has.
@@ -79,7 +78,7 @@ def facts(record: Record, *, batch: bool) -> dict[str, Any]:
         "frozen": record.frozen,
         "script": batch,
         "refused": REFUSED,
-        "kernel": str(full if full.exists() else kernelmap.symbol_file(image, MACHINES[record.arch])),
+        "kernel": str(full if full.exists() else kernelmap.symbol_file(image, arch.get(record.arch).elf)),
         "full": full.exists(),
         "moved": record.text - (kernelmap.linked_at(full) if full.exists() else symbols[kernelmap.TEXT].address),
         "build": str(build) if build else None,

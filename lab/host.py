@@ -142,7 +142,7 @@ def speed() -> float:
     cache = paths.cache_dir() / "host" / f"speed-{_host_key(None)}.json"
     if (known := _read(cache)) is not None:
         return float(known["factor"])
-    factor = max(1.0, emulation.factor()) * max(1.0, 2 / cores())
+    factor = max(1.0, emulation.factor()) * max(1.0, 2 / proc.cores())
     _write(cache, {"factor": factor})
     return factor
 
@@ -152,7 +152,7 @@ def facts() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "arch": platform.machine(),
-        "cores": cores(),
+        "cores": proc.cores(),
         "memory_mib": _memory_mib(),
         "kernel": platform.release(),
         "os": platform.freedesktop_os_release().get("PRETTY_NAME") if Path("/etc/os-release").exists() else None,
@@ -176,11 +176,6 @@ def cpu_model() -> str | None:
         f"{k.strip()} {v.strip()}" for k, _, v in (line.partition(":") for line in lines) if k.startswith("CPU ")
     ]
     return named[0] if named else ", ".join(dict.fromkeys(numbers)) or None
-
-
-def cores() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def free_mib(path: Path) -> int:
@@ -219,7 +214,7 @@ def _host_key(arch: Arch | None) -> str:
     """What a measurement holds for: this boot of this host, and the build of its QEMU."""
     boot = _lines(Path("/proc/sys/kernel/random/boot_id"))
     rows = [arch] if arch else list(arches.ARCHES.values())
-    parts = [boot, platform.release(), cpu_model(), cores(), [_build(row) for row in rows]]
+    parts = [boot, platform.release(), cpu_model(), proc.cores(), [_build(row) for row in rows]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

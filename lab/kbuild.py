@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import shlex
 import shutil
@@ -124,7 +123,7 @@ def build_on_host(
         tree = work / "tree"
         unpack_sources(pack(sources), tree)
         cross = image.arch.cross
-        argv = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", f"KDIR={kdir}", f"ARCH={image.arch.kernel}"]
+        argv = ["make", "-C", str(tree), f"-j{proc.cores()}", f"KDIR={kdir}", f"ARCH={image.arch.kernel}"]
         # static: the guest's C library may be older than this host's
         argv += [f"CROSS_COMPILE={cross}", f"CC_TOOLS={cross}gcc -static", *VARIABLES]
         argv += [f"KCFLAGS=-fdebug-prefix-map={tree}={paths.kmod_dir()}", *_targets(mutants)]

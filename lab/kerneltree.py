@@ -29,7 +29,6 @@ REFUSED = {
     "MODULE_SIG_FORCE": "it loads signed modules only",
 }
 CONSOLE = {"x86_64": "SERIAL_8250_CONSOLE", "aarch64": "SERIAL_AMBA_PL011_CONSOLE"}
-MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of ELF
 PROGRAMS = ("scripts/basic/fixdep", "scripts/mod/modpost")
 
 
@@ -131,7 +130,8 @@ def check_programs(tree: Path, runs_on: str) -> None:
     for name in PROGRAMS:
         with (tree / name).open("rb") as stream:
             head = stream.read(20)
-        made_for = MACHINES.get(int.from_bytes(head[18:20], "little")) if head[:4] == b"\x7fELF" else runs_on
+        machines = {arch.elf: arch.name for arch in arches.ARCHES.values()}
+        made_for = machines.get(int.from_bytes(head[18:20], "little")) if head[:4] == b"\x7fELF" else runs_on
         if made_for != runs_on:
             where = "host" if made_for == _native() else "guest"
             raise BuildError(

@@ -136,7 +136,7 @@ def unpacked(archives: Path, root: Path, *, exclude: Sequence[str]) -> Iterator[
                 return
             ended.wait(0.05)
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, proc.cores())) as pool:
         watcher = threading.Thread(target=watch, args=(pool,), daemon=True)
         watcher.start()
         try:

@@ -32,6 +32,11 @@ _starting = threading.Lock()
 _TURN_S = 0.1  # how often a running command looks whether we were told to stop
 
 
+def cores() -> int:
+    """CPUs this process, and what it starts, may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class CommandFailed(HostError):
     """A host command ended with a non-zero status; `output` holds the tail of what it printed."""
 

@@ -8,13 +8,12 @@ one worker while the others run cells that are ready, so nothing waits that need
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
-from lab import halt, hardware, host
+from lab import halt, hardware, host, proc
 from lab.cell import Cell
 from lab.errors import LabError, refused
 from lab.kept import QEMU_MIB, SPARE_MIB, Kept, available_mib
@@ -30,7 +29,7 @@ Base = tuple[str, str, str]  # architecture, kernel, hardware: what a preparatio
 
 def automatic_jobs(cells: Sequence[Cell], *, cores: int | None = None, memory_mib: int | None = None) -> int:
     """How many guests at once: as many as there are cores and memory for, at least one."""
-    cores = cores or os.cpu_count() or 1
+    cores = cores or proc.cores()
     memory_mib = memory_mib or available_mib()
     largest = max((hardware.get(cell.hardware).memory_mib for cell in cells), default=768) + QEMU_MIB
     return max(1, min(cores, (memory_mib - SPARE_MIB) // largest, len(cells) or 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -128,7 +127,7 @@ def build(running: Running, folder: Path) -> list[Path]:
     deadline = Deadline.after(BUILD_S)
     image = running.machine.image
     kdir = headers.ensure(image, deadline=deadline, progress=log.info)
-    argv = ["make", "-C", str(kdir), f"M={work}", f"-j{os.cpu_count() or 1}", f"ARCH={image.arch.kernel}"]
+    argv = ["make", "-C", str(kdir), f"M={work}", f"-j{proc.cores()}", f"ARCH={image.arch.kernel}"]
     try:
         proc.run(
             [*argv, f"CROSS_COMPILE={image.arch.cross}", *kbuild.VARIABLES, "modules"],

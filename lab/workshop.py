@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import tarfile
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lab import arch as arches
-from lab import halt, hardware, host, image, kbuild, kerneltree, kmodtree, paths, treeimage, warm
+from lab import halt, hardware, host, image, kbuild, kerneltree, kmodtree, paths, proc, treeimage, warm
 from lab.arch import Arch
 from lab.cell import Cell
 from lab.deadline import Deadline
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 BUILD_S = 900.0  # an in-guest build, on the reference host
 # A build keeps all its guest's vCPUs busy; beside another one on the same cores both take longer.
-_building = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+_building = threading.Semaphore(max(1, proc.cores() // 2))
 
 
 class Observer(Protocol):

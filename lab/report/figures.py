@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from lab.cellresult import CellResult
 from lab.verdict import Status
@@ -35,6 +36,15 @@ class Bound(Enum):
     LOWER = "lower"
     UPPER = "upper"
     UNKNOWN = "unknown"
+
+
+def plain(value: Any) -> str:
+    """What a file holds, as words: of a table its keys and values, of a list its members."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(one) for one in value)
+    return str(value)
 
 
 def figures(result: CellResult) -> Figures:

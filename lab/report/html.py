@@ -26,7 +26,7 @@ from lab.cell import STANDARD, Cell
 from lab.cellresult import CellResult
 from lab.errors import UsageError
 from lab.report import compare
-from lab.report.figures import NONE, clock, count, duration, figures, tally
+from lab.report.figures import NONE, clock, count, duration, figures, plain, tally
 from lab.report.latency import HEIGHT, Histogram, histogram
 from lab.report.timeline import WIDTH, Timeline, timeline
 from lab.untrusted import clean
@@ -149,7 +149,7 @@ def _facts(head: Mapping[str, Any], done: int) -> list[tuple[str, str]]:
     facts += [(name, head["host"][name]) for name in sorted(head["host"])]
     if done < wanted:
         facts.append(("interrupted", f"{wanted - done} of {wanted} cells did not run"))
-    return [(_line(name), _line(_plain(value))) for name, value in facts]
+    return [(_line(name), _line(plain(value))) for name, value in facts]
 
 
 def _grid(head: Mapping[str, Any], results: Sequence[CellResult]) -> Grid:
@@ -231,12 +231,12 @@ def _figures(result: CellResult) -> list[tuple[str, str]]:
     if moved := result.transitions:
         longest = duration(moved.get("longest_ns"))
         found.append(("transitions", f"{count(moved.get('transitions'))}, the longest {longest}"))
-        found.append(("stalled", f"{count(moved.get('stalled'))} {_plain(moved.get('stalled_names') or ())}"))
+        found.append(("stalled", f"{count(moved.get('stalled'))} {plain(moved.get('stalled_names') or ())}"))
     if opened := result.policy:
         found.append(("opens", f"{count(opened.get('opens'))}, refused {count(opened.get('refused'))}"))
         found.append(("forbidden files opened", count(opened.get("forbidden_opened"))))
     found.append(("calls by edition", ", ".join(f"{name} {n:,}" for name, n in (result.editions or {}).items())))
-    found.append(("left behind", _plain(result.leaks or ())))
+    found.append(("left behind", plain(result.leaks or ())))
     found.append(("known", result.known or ""))
     found += [("kernel", str(result.release)), ("accelerator", str(result.accel)), ("took", f"{row.seconds} s")]
     return [*found, ("mutant", str(result.mutant))]
@@ -262,14 +262,6 @@ def _read(path: Path, limit: int) -> bytes:
             return stream.read(limit)
     except OSError:
         return b""
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(one) for one in value)
-    return str(value)
 
 
 def _line(value: Any, limit: int = LINE_CHARS) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from lab import known
 from lab.cellresult import CellResult
 from lab.report import compare
-from lab.report.figures import clock, count, duration, figures, tally
+from lab.report.figures import clock, count, duration, figures, plain, tally
 
 _EXCERPT_LINES = 30
 
@@ -40,7 +40,7 @@ def _facts(head: Mapping[str, Any], done: int) -> list[str]:
     facts += [(name, head["host"][name]) for name in sorted(head["host"])]
     if done < wanted:
         facts.append(("interrupted", f"{wanted - done} of {wanted} cells did not run"))
-    lines = [f"- {name}: {_text(_plain(value))}" for name, value in facts]
+    lines = [f"- {name}: {_text(plain(value))}" for name, value in facts]
     if done < wanted:
         lines[-1] += f"; go on with `lab run matrix --resume {head['run']}`"
     return [*lines, ""]
@@ -154,14 +154,6 @@ def _fenced(lines: Sequence[str]) -> list[str]:
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return [fence, *lines, fence, ""]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(one) for one in value)
-    return str(value)
 
 
 def _text(text: str) -> str:

@@ -156,7 +156,7 @@ def test_speed_is_measured_once_and_never_below_one(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path))
     factors = [0.4, 9.0]
     monkeypatch.setattr(emulation, "factor", lambda: factors.pop(0))
-    monkeypatch.setattr(host, "cores", lambda: 8)
+    monkeypatch.setattr(proc, "cores", lambda: 8)
     assert host.speed() == 1.0
     assert host.speed() == 1.0
     assert factors == [9.0]
@@ -165,7 +165,7 @@ def test_speed_is_measured_once_and_never_below_one(tmp_path: Path, monkeypatch:
 def test_a_single_core_counts_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(emulation, "factor", lambda: 3.0)
-    monkeypatch.setattr(host, "cores", lambda: 1)
+    monkeypatch.setattr(proc, "cores", lambda: 1)
     assert host.speed() == 6.0
 
 
