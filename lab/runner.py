@@ -23,7 +23,6 @@ from lab.workshop import Observer, RunOptions, Workshop
 
 log = logging.getLogger(__name__)
 
-THREADS_PER_VCPU = 2
 FAILED = (Status.FAIL, Status.CRASH, Status.HANG)  # the product's, not the lab's
 
 
@@ -74,20 +73,6 @@ def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> Cel
     return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
 
 
-def cell_plan(cell: Cell, machine: Machine, *, swaps: int, seed: int, mutant: str) -> workload.Plan:
-    """What a cell does to a guest of this machine."""
-    return workload.Plan(
-        mechanism=cell.mechanism,
-        load=cell.load,
-        swaps=swaps,
-        seed=seed,
-        threads=machine.hardware.vcpus * THREADS_PER_VCPU,
-        marker=dmesg.marker(str(seed)),
-        mutant=mutant,
-        core=catalogue.mutant(mutant).core if mutant else "",
-    )
-
-
 class _Attempt:
     """One cell on its way from guest to verdict."""
 
@@ -124,7 +109,7 @@ class _Attempt:
         paths.write_whole(self.folder / "domain.xml", guest.xml())
         if workshop.kept is not None:
             guest.stop_at_splats()
-        plan = cell_plan(cell, machine, swaps=options.swaps, seed=options.seed, mutant=options.mutant)
+        plan = workload.cell_plan(cell, machine, swaps=options.swaps, seed=options.seed, mutant=options.mutant)
         self._raw = workload.execute(guest, plan, payload, scale=workshop.rack.scale, phase=self.enter)
 
     def halt(self, standing: ExitStack) -> None:

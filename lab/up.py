@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab import dmesg, host, warm, workload
 from lab.cell import Cell
@@ -18,10 +18,11 @@ from lab.kbuild import Build
 from lab.keeper import Keeper, Stay
 from lab.kerneltree import Tree
 from lab.rack import open_rack
-from lab.results import CellResult
-from lab.runner import cell_plan
 from lab.target import Target
 from lab.workshop import RunOptions, Workshop
+
+if TYPE_CHECKING:
+    from lab.cellresult import CellResult
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
     try:
         stay.begin_shell()
         if target.cell and build:
-            plan = cell_plan(target.cell, machine, swaps=target.swaps, seed=target.seed, mutant=target.mutant)
+            plan = workload.cell_plan(target.cell, machine, swaps=target.swaps, seed=target.seed, mutant=target.mutant)
             workload.place(guest, plan, workshop.payload(build), scale=rack.scale)
             trouble = workload.load(guest, plan, scale=rack.scale)
     except (GuestLost, DeadlineError) as e:

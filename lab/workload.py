@@ -15,15 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import catalogue
+from lab import catalogue, dmesg
+from lab.cell import Cell
 from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError, GuestLost, LabError
-from lab.guest import ENDED, Guest
+from lab.guest import ENDED, Guest, Machine
 from lab.untrusted import clean, from_json, one_line
 
 log = logging.getLogger(__name__)
 
 FOLDER = "/run/lab"
+THREADS_PER_VCPU = 2
 STEP_S = 60.0  # one step, on the reference host
 SILENCE_S = 45.0  # longest silence of a step that reports progress
 SPLAT_QUIET_S, SPLAT_MAX_S = 0.3, 5.0
@@ -61,6 +63,20 @@ class Plan:
     def swap(self) -> str:
         """The tool's command that swaps."""
         return f"hs-ctl swap --count {self.swaps} --seed {self.seed}"
+
+
+def cell_plan(cell: Cell, machine: Machine, *, swaps: int, seed: int, mutant: str) -> Plan:
+    """What a cell does to a guest of this machine."""
+    return Plan(
+        mechanism=cell.mechanism,
+        load=cell.load,
+        swaps=swaps,
+        seed=seed,
+        threads=machine.hardware.vcpus * THREADS_PER_VCPU,
+        marker=dmesg.marker(str(seed)),
+        mutant=mutant,
+        core=catalogue.mutant(mutant).core if mutant else "",
+    )
 
 
 @dataclass(slots=True)

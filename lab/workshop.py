@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lab import arch as arches
 from lab import halt, hardware, host, image, kbuild, kerneltree, kmodtree, paths, proc, treeimage, warm
@@ -23,10 +23,12 @@ from lab.guest import Machine
 from lab.hypervisor import EMBED
 from lab.image import Image
 from lab.kbuild import Build
-from lab.kept import Kept
 from lab.kerneltree import Tree
 from lab.rack import Rack
-from lab.results import CellResult
+
+if TYPE_CHECKING:
+    from lab.cellresult import CellResult
+    from lab.kept import Kept
 
 log = logging.getLogger(__name__)
 
