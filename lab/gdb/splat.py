@@ -25,6 +25,7 @@ NAMES = {"x86_64": ("rip", "rsp"), "aarch64": ("pc", "sp")}
 STALE = "the CPU has gone on since then: the registers are the fault's, callers and memory may not be"
 ALL = 1 << 64
 FRAMES = 16  # functions inlined where a CPU stands, at most
+DEPTH = 48  # frames that are looked at for stacks
 FLAGS = ("eflags", "cpsr")
 
 
@@ -168,7 +169,7 @@ def find(told: list[dict[str, Any]], modules: Modules, arch: str, *, frozen: boo
             registers |= {name: value for name, value in named.items() if value is not None}
             fault = Fault(one, {**registers, pc: address}, pc, "the console")
             select(fault)
-            fault.stale = not 0 <= registers[sp] - register(sp) < STACK
+            fault.stale = not any(0 <= registers[sp] - start < STACK for start in stacks(sp))
             return fault
     if not frozen:
         return None
@@ -184,7 +185,7 @@ def find(told: list[dict[str, Any]], modules: Modules, arch: str, *, frozen: boo
 
 
 def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, int] | None:
-    """The registers an exception left on the current CPU's stack, above all that runs since.
+    """The registers an exception left on a stack of the current CPU, above all that runs since.
 
     An exception's frame lies right below where the stack pointer was: it is known by a stack pointer in it that
     points to its own end, and by an instruction that is the one named, or in our code.
@@ -193,9 +194,33 @@ def from_stack(modules: Modules, at: int | None, pc: str, sp: str) -> dict[str, 
         kind = gdb.lookup_type("struct pt_regs")
     except gdb.error:
         return None  # no module of ours and no debug information: nobody knows what a frame looks like
-    size = kind.sizeof
     names = _names(kind, pc)
-    here = register(sp) & ~7
+    for here in stacks(sp):
+        if found := _on_stack(modules, at, here, kind.sizeof, names, pc, sp):
+            return found
+    return None
+
+
+def stacks(sp: str) -> list[int]:
+    """Where each stack that the current CPU is on is in use: an interrupt that came since has one of its own."""
+    found: list[int] = []
+    frame: gdb.Frame | None = gdb.newest_frame()
+    try:
+        for _ in range(DEPTH):
+            if frame is None:
+                break
+            at = int(frame.read_register(sp)) % ALL & ~7
+            if not any(0 <= at - start < STACK for start in found):
+                found.append(at)
+            frame = frame.older()
+    except gdb.error:
+        pass  # the backtrace ends here
+    return found
+
+
+def _on_stack(
+    modules: Modules, at: int | None, here: int, size: int, names: dict[str, int], pc: str, sp: str
+) -> dict[str, int] | None:
     memory = b""
     for page in range(here & ~0xFFF, here + STACK, 0x1000):
         try:
