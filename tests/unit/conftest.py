@@ -8,6 +8,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure: no example has to be quick.
+settings.register_profile("lab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lab")
 
 gc.disable()  # pytest rewrites every test's asserts, and all it builds for that stays
 
