@@ -44,11 +44,11 @@ app.command("cp")(stay.copy)
 app.command("console")(stay.console)
 app.command("ps")(stay.ps)
 app.command("down")(stay.down)
+app.command("gdb")(debug.gdb)
+app.command("dump")(debug.dump)
 app.add_typer(house.image_app, name="image")
 app.command("gc")(house.gc)
 app.command("doctor")(house.doctor)
-app.command("gdb")(debug.gdb)
-app.command("dump")(debug.dump)
 
 
 @app.callback()

@@ -46,6 +46,12 @@ def check_own(folder: Path) -> list[str]:
         raise UsageError(
             f"--kmod {folder}: {bad}.c is no name for a module", hint="a letter, then up to 23 of a-z 0-9 _"
         )
+    for name in names:
+        if b"hs_edition.h" not in (folder / f"{name}.c").read_bytes():
+            raise UsageError(
+                f"--kmod {folder}: {name}.c does not include hs_edition.h, so it is no edition",
+                hint="see examples/edition; a module with tests of its own is for pytest, as examples/pytest",
+            )
     return names
 
 

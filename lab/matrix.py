@@ -98,7 +98,7 @@ def _check_arch(what: str, arch_name: str, kernel: str, hardware_name: str, know
         if arch_name not in arches:
             raise UsageError(
                 f"{what} cannot be: {axis} '{name}' is not for {arch_name}",
-                hint=f"it is for {', '.join(arches)} alone (of a matrix: --arch {arches[0]})",
+                hint=f"it is for {', '.join(arches)} alone; --arch {arches[0]} takes that part of a matrix",
             )
 
 

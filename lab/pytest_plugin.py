@@ -88,7 +88,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = _asked(list(metafunc.definition.iter_markers("lab")))
         wishes = _wishes(asked, metafunc.config)
     except LabError as e:
-        pytest.fail(f"{metafunc.definition.nodeid}: {_told(e)}", pytrace=False)
+        raise pytest.fail.Exception(f"{metafunc.definition.nodeid}: {_told(e)}", pytrace=False) from None
     told = [pytest.param(wish, id=wish.name) for wish in wishes]
     if not told:
         reason = "--lab-arch and --lab-kernel leave no machine of those it is for"
@@ -137,7 +137,7 @@ def guest(
             begins = running.console_log.stat().st_size
             made = Guest(running, dmesg.marker(secrets.token_hex(6)), splats_allowed=asked.splats)
         except LabError as e:
-            pytest.fail(f"no guest {lab_wish.name}: {_told(e)}", pytrace=False)
+            raise pytest.fail.Exception(f"no guest {lab_wish.name}: {_told(e)}", pytrace=False) from None
         request.node.stash.setdefault(_SHOWN, []).append(Shown(lab_wish.name, running.console_log, begins, made))
         yield made
 
@@ -165,7 +165,7 @@ def lab_of_process(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         try:
             opened = stack.enter_context(testlab.opened(tmp_path_factory.mktemp("lab"), progress=progress))
         except LabError as e:
-            pytest.fail(_told(e), pytrace=False)
+            raise pytest.fail.Exception(_told(e), pytrace=False) from None
         yield opened
 
 

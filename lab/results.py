@@ -213,6 +213,7 @@ class RunFolder:
 
 def locate(results: Path, run: str) -> Path:
     """The folder of a run by its name, or `latest`; UsageError naming the newest ones otherwise."""
+    run = run.rstrip("/") or run
     try:
         if "/" in run and Path(run).is_dir():  # a path, as reports print it
             results, run = Path(run).parent, Path(run).name
@@ -221,9 +222,11 @@ def locate(results: Path, run: str) -> Path:
     except (OSError, RuntimeError) as e:  # a name too long, a folder of somebody else's, links in a circle
         raise UsageError(f"{results} cannot be read: {getattr(e, 'strerror', None) or e}") from e
     if not found:
+        names = runs(results)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UsageError(
-            f"no run '{run}' in {results}",
-            hint=f"runs: {', '.join(['latest', *runs(results)[:5]]) if runs(results) else 'none yet; see --results'}",
+            f"no run '{run}' in {results.absolute()}",
+            hint=f"runs: {', '.join(['latest', *names[:5]])}{more}" if names else "none yet; see --results",
         )
     return path
 

@@ -59,6 +59,8 @@ def _what(error: Any) -> str:
         return "unknown key"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "list_type" and isinstance(error["input"], dict):
+        return "there may be several of it, so it has two brackets: [[...]]"
     return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lay Debian's kernel of one of the lab's images out as a build tree: a stand-in for a kernel that you built yourself.
 
-    python examples/kernel/debian_tree.py bookworm aarch64 /tmp/tree
-    lab run matrix --kernel /tmp/tree --mechanism refcount --load mixed --build host
+    .venv/bin/python examples/kernel/debian_tree.py bookworm aarch64 /tmp/tree
+    .venv/bin/lab run matrix --kernel /tmp/tree --mechanism refcount --load mixed --build host
 
 What comes out is what `make` and `make modules_install INSTALL_MOD_PATH=.` leave in a tree that was cross-built on this
 host: the kernel under arch/, its modules under lib/modules, and headers with programs that run here.
@@ -85,7 +85,8 @@ def main(kernel: str, arch: str, tree: str) -> None:
         own, lender = (image.ensure(kernel, one, progress=print) for one in (arches.get(arch), native))
         lay_out(own, lender, Path(tree).resolve())
     except LabError as e:
-        sys.exit(f"{sys.argv[0]}: {e}")
+        print(f"{sys.argv[0]}: {e.message}{f' ({e.hint})' if e.hint else ''}", file=sys.stderr)
+        sys.exit(e.exit_code)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from lab.commands import options as opt
 from lab.errors import DeadlineError, Exit, HostError, UsageError
 
 COMMAND_S = 300.0
+_SHELLS = ("|", "||", "&", "&&", ";", ">", ">>", "2>", "<")
 
 
 def compare(
@@ -31,7 +32,9 @@ def compare(
     results: opt.ResultsDir = opt.RESULTS,
     as_json: opt.Json = False,
 ) -> int:
-    """Say which cells' verdicts differ between two runs; exit code 1 when one turned red.
+    """Say which verdicts differ between two runs.
+
+    The exit code is 1 when a cell turned red.
 
     Example: lab compare 2026-01-02_020000 latest
     """
@@ -45,8 +48,16 @@ def compare(
     if as_json:
         print(json.dumps([asdict(change) for change in found], indent=2))
     else:
-        sys.stdout.write(changes.told(found, before=old.name, after=new.name))
+        sys.stdout.write(changes.told(found, before=_named(old), after=_named(new)))
     return Exit.FAILED if any(change.turn is changes.Turn.RED for change in found) else Exit.OK
+
+
+def _named(path: Path) -> str:
+    """A run, and what is missing of it."""
+    from lab.results import read_run, stored
+
+    left = len(read_run(path)["matrix"]["cells"]) - len(stored(path))
+    return f"{path.name} ({left} cells did not run)" if left else path.name
 
 
 def checked(command: str) -> str:
@@ -57,7 +68,11 @@ def checked(command: str) -> str:
         except ValueError as e:
             raise UsageError(f"--on-change: {e}: {command}", hint="quote it as for a shell") from e
         if not words or not shutil.which(words[0]):
-            raise UsageError(f"--on-change: no such program: {words[0] if words else command!r}", hint="name its path")
+            told = f"--on-change: {words[0] if words else command!r} is not installed, or may not be run"
+            raise UsageError(told, hint="name the path of a program; chmod +x makes a file one")
+        if found := [word for word in words if word in _SHELLS]:
+            told = f"--on-change: '{found[0]}' is a shell's, and no shell reads it"
+            raise UsageError(told, hint="have one do it: sh -c '...'")
     return command
 
 

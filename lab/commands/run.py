@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import platform
 import secrets
-import shlex
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from lab import paths
 from lab.cell import Cell
 from lab.commands import complete, notify, select
 from lab.commands import options as opt
+from lab.commands.show import resume_command
 from lab.errors import Exit, HostError, LabError, UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def run_matrix(
         Path | None, typer.Option("--known", metavar="FILE", help="Known failures.", show_default="the matrix's")
     ] = None,
     on_change: Annotated[
-        str, typer.Option("--on-change", metavar="CMD", help="Run it when verdicts changed since the last such run.")
+        str,
+        typer.Option("--on-change", metavar="CMD", help="Run a program when verdicts changed since the run before."),
     ] = "",
 ) -> int:
     """Run every cell of a matrix, each in a guest of its own, and report.
@@ -112,11 +113,12 @@ def run_matrix(
     if resume is not None:
         if choice != opt.Choice() or known or any(getattr(how, name) != getattr(opt.How(), name) for name in _KEPT):
             told = "--resume takes cells, swaps, seed, build, mutant, editions, kernels, known failures from the run"
-            raise UsageError(told, hint="leave the others out")
+            raise UsageError(told, hint="only -j, --accel, --connect, --keep, --on-change and --results go with it")
         cells, how, trees = _resumed(resume, how)
         order = _order(how, cells, trees, jobs=jobs, resume=resume)
     else:
         trees = select.trees(choice.kernel, how.userland)
+        _check_userland(how, trees)
         cells, chosen = select.cells(choice, trees)
         how = replace(how, swaps=how.swaps or chosen.swaps, seed=how.seed or chosen.seed)
         order = replace(
@@ -148,6 +150,7 @@ def run_cell(
     _louder(how)
     cell = Cell.parse(name)
     trees = select.trees([f"{kernel}/"] if kernel else (), how.userland)
+    _check_userland(how, trees)
     select.check_cell(cell, trees)
     return execute([cell], _order(how, [cell], trees, jobs=1))
 
@@ -287,8 +290,7 @@ def _told(folder: RunFolder, found: Sequence[CellResult], order: Order, *, inter
         notes = known.review(folder.head, found)
         terminal.summary(terminal.console(), found, folder=folder.path, seconds=seconds, wanted=wanted, notes=notes)
     if interrupted:
-        where = "" if order.results == opt.RESULTS else f" --results {shlex.quote(str(order.results))}"
-        print(f"lab: interrupted; go on with: lab run matrix --resume {folder.run}{where}", file=sys.stderr)
+        print(f"lab: interrupted; go on with: {resume_command(folder.run, order.results)}", file=sys.stderr)
         return Exit.INTERRUPTED
     code = exit_code(found)
     if order.on_change and len(found) == wanted:
@@ -314,6 +316,9 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
     for cell in cells:
         print(cell.id)
     told = f"mutant {order.mutant}, " if order.mutant else ""
+    told += f"editions of {order.kmod}, " if order.kmod else ""
+    told += "".join(f"kernel {tree.path}, " for tree in order.trees)
+    told += f"{len(order.known)} known failures, " if order.known else ""
     cells_told = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
     print(f"{cells_told} would run: {told}{order.swaps} swaps each, seed {order.seed}", file=sys.stderr)
     return Exit.OK
@@ -352,6 +357,12 @@ def _resumed(run: str, how: opt.How) -> tuple[list[Cell], opt.How, tuple[Tree, .
     for cell in cells:
         select.check_cell(cell, trees)
     return cells, how, trees
+
+
+def _check_userland(how: opt.How, trees: Sequence[Tree]) -> None:
+    """UsageError when a user land was named, and nothing that it could go with."""
+    if how.userland != opt.How().userland and not trees:
+        raise UsageError("--userland goes with a kernel build tree", hint="name one: --kernel PATH")
 
 
 def _kmod(how: opt.How) -> str:

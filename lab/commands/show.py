@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -105,6 +106,17 @@ def list_mutants(as_json: opt.Json = False) -> None:
     _rows([{**row, "oracle": int(row["oracle"])} for row in rows], as_json)
 
 
+@lists.command("profiles")
+def list_profiles(as_json: opt.Json = False) -> None:
+    """Matrices of the lab's own.
+
+    Example: lab list profiles
+    """
+    from lab import profile
+
+    _rows([{"name": name, "summary": summary} for name, summary in profile.profiles().items()], as_json)
+
+
 @lists.command("cells")
 @opt.grouped
 def list_cells(choice: opt.Choice, as_json: opt.Json = False) -> None:
@@ -128,7 +140,10 @@ def report(
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
     as_json: opt.Json = False,
 ) -> None:
-    """Print the report of a run; what is missing of its report files, or older than its results, is written anew.
+    """Print the report of a run.
+
+    Those of its report files that are missing, or older than its results, are written. The exit code says nothing of
+    the run: 0 when it could be read.
 
     Example: lab report latest --format md
     """
@@ -140,8 +155,8 @@ def report(
     path = locate(results, run)
     head = {key: value for key, value in read_run(path).items() if key != "cells"}
     found = stored(path)
-    if not reports.written(path):
-        _write(path, head, found)
+    if names := reports.missing(path):
+        _write(path, head, found, names)
     if as_json:
         print(json.dumps({**head, "cells": [result.to_json() for result in found]}, indent=2))
     elif form is Format.md:
@@ -158,14 +173,23 @@ def report(
         wanted, notes = len(head["matrix"]["cells"]), known.review(head, found)
         seconds = float(head["duration_s"])
         terminal.summary(terminal.console(), found, folder=path, seconds=seconds, wanted=wanted, notes=notes)
+        if len(found) < wanted:
+            print(f"go on with: {resume_command(path.name, results)}")
 
 
-def _write(path: Path, head: Mapping[str, Any], found: Sequence[CellResult]) -> None:
-    """Write the report files; a folder that nobody may write to can still be printed."""
+def resume_command(run: str, results: Path) -> str:
+    """What goes on with a run, as it is typed here."""
+    where = [] if results == opt.RESULTS else ["--results", str(results)]
+    return shlex.join(["lab", "run", "matrix", "--resume", run, *where])
+
+
+def _write(path: Path, head: Mapping[str, Any], found: Sequence[CellResult], names: Sequence[str]) -> None:
+    """Write report files; a folder that nobody may write to can still be printed."""
     from lab import report as reports
 
     try:
-        reports.write(path, head, found)
+        reports.write(path, head, found, names=names)
+        print(f"lab: written into {path}: {', '.join(names)}", file=sys.stderr)
     except OSError as e:
         print(f"lab: the files of the report are not written: {e.strerror or e}: {path}", file=sys.stderr)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ from lab.report import html, junit, kcidb, ktap, markdown
 FILES = ("report.md", "report.html", "junit.xml", "ktap.txt", "kcidb.json")
 
 
-def write(folder: Path, head: Mapping[str, Any], results: Sequence[CellResult]) -> None:
-    """Write every report of a run into its folder; `head` is its run.json without the cells."""
-    paths.write_whole(folder / "report.md", markdown.render(head, results))
-    paths.write_whole(folder / "junit.xml", junit.render(head, results))
-    paths.write_whole(folder / "ktap.txt", ktap.render(results))
-    paths.write_whole(folder / "kcidb.json", kcidb.render(head, results))
-    paths.write_whole(folder / "report.html", html.render(head, results, folder))
+def write(
+    folder: Path, head: Mapping[str, Any], results: Sequence[CellResult], *, names: Sequence[str] = FILES
+) -> None:
+    """Write reports of a run, by default all of them, into its folder; `head` is its run.json without the cells."""
+    renders: dict[str, Callable[[], str]] = {
+        "report.md": lambda: markdown.render(head, results),
+        "junit.xml": lambda: junit.render(head, results),
+        "ktap.txt": lambda: ktap.render(results),
+        "kcidb.json": lambda: kcidb.render(head, results),
+        "report.html": lambda: html.render(head, results, folder),
+    }
+    for name in names:
+        paths.write_whole(folder / name, renders[name]())
 
 
-def written(folder: Path) -> bool:
-    """Whether every report is there and none is older than the run's last word."""
-    files = [folder / name for name in FILES]
-    if not all(file.is_file() for file in files):
-        return False
-    return min(file.stat().st_mtime_ns for file in files) >= (folder / "run.json").stat().st_mtime_ns
+def missing(folder: Path) -> list[str]:
+    """The reports that are not there, or older than the run's last word."""
+    last = (folder / "run.json").stat().st_mtime_ns
+    return [name for name in FILES if not (folder / name).is_file() or (folder / name).stat().st_mtime_ns < last]

@@ -231,12 +231,19 @@ def summary(
             out.print(Text(f"      known: {result.known}"), soft_wrap=True)
         elif result.next:
             out.print(Text(f"      {result.next}"), soft_wrap=True)
+            out.print(Text(f"      {_evidence(folder, result)}"), soft_wrap=True)
     for note in notes:
         out.print(Text(note), soft_wrap=True)
     missing = wanted - len(results)
     left = f", {missing} did not run" if missing > 0 else ""
     out.print(Text(f"{tally(results)}{left}, in {clock(seconds)}", style="bold"))
     out.print(Text(f"results: {shortest(folder)}/report.md, report.html"), soft_wrap=True)
+
+
+def _evidence(folder: Path, result: CellResult) -> str:
+    """Where all that is known of a red cell lies."""
+    where = f"{shortest(folder)}/cells/{result.id}/"
+    return f"{where}, {shortest(folder)}/lab.log" if result.status is Status.ERROR else where
 
 
 def _whole(out: Console, table: Table) -> None:

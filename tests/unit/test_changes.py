@@ -134,7 +134,7 @@ def test_a_command_that_fails_is_told(make: Make) -> None:
         notify.on_change("sh -c 'exit 3'", make("FAIL"))
 
 
-@pytest.mark.parametrize("command", ["/no/such/program x", "'unclosed", "  "])
+@pytest.mark.parametrize("command", ["/no/such/program x", "/dev/null", "'unclosed", "  ", "tee x | tee y", "tee > y"])
 def test_a_command_that_cannot_be_is_told_before_anything_runs(command: str) -> None:
     with pytest.raises(UsageError, match="--on-change"):
         notify.checked(command)

@@ -129,6 +129,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (f"run cell {CELL} --connect moon --dry-run", "unknown connection 'moon'"),
         (f"report latest --results {'a' * 300}", "cannot be read: File name too long"),
         ("run matrix --kmod nowhere", "/nowhere: no such folder"),
+        ("run matrix --userland bookworm", "--userland goes with a kernel build tree"),
         ("run matrix --kmod . --dry-run", "it holds 0 C files"),
         (f"run cell {CELL} --kmod . --mutant blind", "--kmod and --mutant exclude each other"),
         ("run matrix --kernel ./nowhere", "/nowhere: no such folder"),
@@ -268,6 +269,23 @@ def test_what_a_resumed_run_would_do(host: FakeHost, capsys: pytest.CaptureFixtu
     for more in ("--build host", "--cold", "--userland sid"):
         assert cli.call(["run", "matrix", "--resume", "latest", *more.split()]) == 2
         assert "--resume takes cells" in one_line(capsys)
+
+
+def test_a_run_that_was_interrupted_says_how_it_goes_on(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host.stop = KeyboardInterrupt()
+    argv = ["run", "matrix", "--kernel", "trixie", "--load", "irq", "--results", "my runs"]
+    assert cli.call(argv) == 130
+    run = os.readlink(tmp_path / "my runs" / "latest")
+    capsys.readouterr()
+    assert cli.call(["report", f"{run}/", "--results", "my runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"go on with: lab run matrix --resume {run} --results 'my runs'"
+    host.stop = None
+    assert cli.call(argv) == 0
+    capsys.readouterr()
+    assert cli.call(["compare", "latest", run, "--results", "my runs"]) == 0
+    assert f"{run} (11 cells did not run): 11 gone" in capsys.readouterr().out
 
 
 def test_filters_and_options_reach_the_run(host: FakeHost, tmp_path: Path) -> None:

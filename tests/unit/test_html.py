@@ -222,9 +222,11 @@ def test_it_is_in_the_runs_folder_with_the_others(tmp_path: Path) -> None:
 
     result = runs.put(tmp_path, NAME, Status.PASS, said=runs.raw(swaps=2, gaps=5))
     (tmp_path / "run.json").write_text(json.dumps(runs.head([result])))
-    assert not report.written(tmp_path)
+    assert report.missing(tmp_path) == list(report.FILES)
     report.write(tmp_path, runs.head([result]), [result])
-    assert report.written(tmp_path)
+    assert report.missing(tmp_path) == []
     assert {path.name for path in tmp_path.iterdir()} == {"cells", "run.json", *report.FILES}
+    (tmp_path / "ktap.txt").unlink()
+    assert report.missing(tmp_path) == ["ktap.txt"]
     (tmp_path / "run.json").write_text("{}")  # the run went on
-    assert not report.written(tmp_path)
+    assert report.missing(tmp_path) == list(report.FILES)

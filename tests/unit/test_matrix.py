@@ -153,6 +153,8 @@ def test_a_single_cell_is_checked_too() -> None:
         (GOOD + 'arch = ["aarch64"]\n', ":9: not valid TOML", "Cannot overwrite"),
         ("swaps = 3\n", ":1: matrix", "is missing"),
         ("", ":1: matrix", "is missing"),
+        (GOOD.replace("[[matrix]]", "[matrix]"), ":4: matrix", "two brackets: [[...]]"),
+        (GOOD.replace("swaps = 7", "seed = 0"), ":2: seed", "greater than or equal to 1"),
         (GOOD.replace('"x86_64"', '"riscv64"'), ": unknown architecture", "'riscv64'"),
     ],
 )

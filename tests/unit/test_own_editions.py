@@ -21,7 +21,7 @@ EXAMPLE = paths.REPOSITORY / "examples/edition"
 def own(tmp_path: Path) -> Path:
     folder = tmp_path / "own"
     folder.mkdir()
-    (folder / "fast.c").write_text("int x;\n")
+    (folder / "fast.c").write_text("#include <hs_edition.h>\n")
     return folder
 
 
@@ -50,7 +50,7 @@ def test_each_run_has_its_own_copy(own: Path, tmp_path: Path) -> None:
     """Several share a rack: what one was asked to build is not what the next builds."""
     other = tmp_path / "other"
     other.mkdir()
-    (other / "slow.c").write_text("int y;\n")
+    (other / "slow.c").write_text("#include <hs_edition.h>\n")
     rack: Any = SimpleNamespace(work=tmp_path)
     observer: Any = None
     first, second = (Workshop(rack, RunOptions(kmod=str(folder)), observer) for folder in (own, other))
@@ -69,6 +69,12 @@ def test_a_complaint_names_the_users_file(own: Path, line: str) -> None:
 def test_a_name_that_no_module_may_have(own: Path, name: str) -> None:
     (own / f"{name}.c").touch()
     with pytest.raises(UsageError, match="no name for a module"):
+        kmodtree.check_own(own)
+
+
+def test_a_module_that_is_no_edition(own: Path) -> None:
+    (own / "fast.c").write_text("int x;\n")
+    with pytest.raises(UsageError, match="fast.c does not include hs_edition.h"):
         kmodtree.check_own(own)
 
 

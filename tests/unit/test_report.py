@@ -197,6 +197,8 @@ def test_the_summary_names_each_red_row_its_reason_and_the_next_command(tmp_path
     said = text.getvalue()
     assert "CRASH x86_64/k1/refcount/mixed: BUG: kernel NULL pointer dereference" in said
     assert "      lab run cell x86_64/k1/refcount/mixed --seed 7" in said
+    assert f"      {tmp_path}/cells/x86_64/k1/refcount/mixed/\n" in said
+    assert f"{tmp_path}/lab.log\n" in said  # of the ERROR
     assert "SKIP  x86_64/k5/refcount/mixed: the kernel has no livepatch" in said
     assert "6 cells: 1 PASS, 1 FAIL, 1 CRASH, 1 HANG, 1 ERROR, 1 SKIP, 1 did not run, in 2 min 13 s" in said
     assert f"results: {tmp_path}/report.md" in said
