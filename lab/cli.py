@@ -51,10 +51,21 @@ app.command("gc")(house.gc)
 app.command("doctor")(house.doctor)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"lab {metadata.version('lab')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _lab(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice: everything.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")] = False,
+    _of_the_lab: Annotated[
+        bool, typer.Option("--version", help="Print the lab's version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """A virtual-hardware test lab for changing code inside a running kernel.
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import multiprocessing.process
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -517,6 +518,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     for name, command in getattr(group, "commands", {}).items():
         found += commands(command, (*path, name))
     return found
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["--version"]) == 0
+    assert re.fullmatch(r"lab \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
