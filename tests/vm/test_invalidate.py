@@ -48,11 +48,12 @@ def test_a_swap_does_not_wait_for_who_stays(bench: Bench, stay: str) -> None:
     figures = end(bench)
     stuck = figures.load["threads"][-2:]
     assert all(one["completed"] for one in stuck)
-    again = sum(one["retried"] + one["recovered"] for one in stuck)
-    assert again + figures.stats["nested"]["again"] > 0
-    # In guest time, and beside what the callers did in it: the old edition was gone before they would have left it.
-    drains = sorted(swap["drain_ns"] for swap in swaps)
-    assert drains[len(drains) // 2] < stay_us * 1000 / 2
+    # A caller that is waited for completes; one that makes its call again was cut off.
+    again = sum(one["retried"] + one["recovered"] for one in stuck) + figures.stats["nested"]["again"]
+    assert again >= len(swaps) / 2
+    # Not a median: a caller that keeps a CPU to itself can be in the next edition, for as long, before the swapper
+    # has that CPU again to look at its clock.
+    assert min(swap["drain_ns"] for swap in swaps) < stay_us * 1000 / 2
 
 
 def test_a_sleeper_that_nobody_can_wake_is_named_and_cut_off_when_it_comes_back(bench: Bench) -> None:
