@@ -3,7 +3,7 @@
 
 Debian ships no System.map (the file of that name is a stub), so the first guest that boots an image is asked, and its
 answer is kept beside the image. Every boot moves the kernel elsewhere, but all of it by the same distance: the
-difference of the two addresses of `_text`. A frozen guest cannot be asked: what `learn` returns is kept with it.
+difference of the two addresses of `_stext`. A frozen guest cannot be asked: what `learn` returns is kept with it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ log = logging.getLogger(__name__)
 
 MAP, ELF = "System.map", "kernel.elf"
 VMLINUX = "vmlinux"  # with all debug information; only where `imagedebug` fetched it
-TEXT = "_text"
+TEXT = "_stext"  # begins .text; arm64 has _text, a header's place before it, among kallsyms since 6.12 only
 SIZE_MAX = 64 << 20  # bytes of what a guest says
 # A module's symbol has the module's name after it.
 _LINE = re.compile(r"^([0-9a-f]{16}) ([A-Za-z]) ([A-Za-z_.$][\w.$]{0,250})$", re.MULTILINE)
 _CLUTTER = ("__pfx_", "__UNIQUE_ID", "__ksymtab_", "__kstrtab", "__crc_", "__initcall_", "$")
 
 _HEAD, _SECTION, _SYMBOL = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ"), struct.Struct("<IBBHQQ")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMTAB, _STRTAB, _NOBITS = 2, 3, 8  # kinds of sections
 _WRITE, _ALLOC, _EXEC = 1, 2, 4  # flags of sections
 _NOTYPE, _OBJECT, _FUNC, _GLOBAL, _SHN_ABS = 0, 1, 2, 1 << 4, 0xFFF1
@@ -63,7 +62,7 @@ class Symbol:
 
 
 def learn(guest: Guest, image: Image, *, deadline: Deadline) -> int | None:
-    """Where the kernel of a guest that has just booted lies: the address of `_text`; None when it does not say.
+    """Where the kernel of a guest that has just booted lies: the address of `_stext`; None when it does not say.
 
     Keeps the image's symbols, too, when nobody has yet, and has the kernel tell QEMU what a dump should know.
     """
@@ -163,12 +162,18 @@ def _written(sections: Sequence[tuple[bytes, int, int, int, bytes | int, int, in
 
 
 def linked_at(file: Path) -> int:
-    """Where `_text` is in a kernel's own ELF file: the address of the segment that is code, which begins there."""
-    with file.open("rb") as stream:
-        head = _HEAD.unpack(stream.read(_HEAD.size))
-        stream.seek(head[5])
-        rows = [_SEGMENT.unpack(stream.read(_SEGMENT.size)) for _ in range(head[10])]
-    code = [address for kind, flags, _, address, *_ in rows if kind == 1 and flags & 1]
-    if not code:
-        raise LabError(f"{file} is no kernel")
-    return int(min(code))
+    """Where `_stext` is in a kernel's own ELF file: the address of the section .text, which begins with it."""
+    try:
+        with file.open("rb") as stream:
+            head = _HEAD.unpack(stream.read(_HEAD.size))
+            offset, count, titles = head[6], head[12], head[13]
+            stream.seek(offset)
+            rows = [_SECTION.unpack(stream.read(_SECTION.size)) for _ in range(count)]
+            stream.seek(rows[titles][4])
+            names = stream.read(rows[titles][5])
+    except (struct.error, IndexError) as e:
+        raise LabError(f"{file} is no kernel") from e
+    for title, _, _, address, *_ in rows:
+        if names[title:].startswith(b".text\0"):
+            return int(address)
+    raise LabError(f"{file} has no code")

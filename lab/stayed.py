@@ -48,7 +48,7 @@ class Record:
     console_log: str
     started: str  # ISO 8601, UTC
     image: str  # the image's folder: kernel, System.map, manifest
-    text: int | None = None  # where the kernel's text begins (_text): it is moved at each boot
+    text: int | None = None  # where the kernel's text begins (_stext): it is moved at each boot
     build: str | None = None  # folder of the modules that were put into it, with debug information
     cell: str | None = None  # the cell it was made for
     folder: str | None = None  # that cell's folder in its run

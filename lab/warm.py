@@ -135,7 +135,7 @@ def _make(rack: Rack, machine: Machine, work: Path) -> None:
         guest.rack.hypervisor.save_warm(guest.name)
         where = guest.text
     (work / _SEED).write_bytes(seed_tar(client, host, hostname="warm"))
-    facts = {"client": asdict(client), "host": host.public, "image": machine.image.folder.name, "text": where}
+    facts = {"client": asdict(client), "host": host.public, "image": machine.image.folder.name, "stext": where}
     paths.write_whole(work / _KEYS, json.dumps(facts))
     (work / _KEYS).chmod(0o600)
 
@@ -147,7 +147,7 @@ def _restore(
     try:
         text = json.loads((state / _KEYS).read_text())
         keys = Keys(client=KeyPair(**text["client"]), host=text["host"])
-        where = text["text"]
+        where = text["stext"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise HypervisorError(f"{state / _KEYS} is not readable") from e
     disk, seed = state / _DISK, state / _SEED

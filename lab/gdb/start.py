@@ -104,7 +104,7 @@ def start(facts: dict[str, Any]) -> None:
     connect(facts)
     kernel_thread(guestmem.address_of("modules"))
     modules = Modules(Path(facts["build"]) if facts["build"] else None, Path(os.environ["LAB_GDB"]).parent)
-    kernel = range(guestmem.address_of("_text"), guestmem.address_of("_etext"))
+    kernel = range(guestmem.address_of("_stext"), guestmem.address_of("_etext"))
     if facts["arch"] == "aarch64":
         unwind.enable(modules, kernel)
     elif not facts["full"]:

@@ -193,7 +193,7 @@ def check_core(core: Path, machine: Machine, record: stayed.Record, text: int) -
         build = Path(str(record.build))
         head = (
             kernelmap.read(machine.image.folder)["modules"].address
-            - kernelmap.read(machine.image.folder)["_text"].address
+            - kernelmap.read(machine.image.folder)[kernelmap.TEXT].address
         )
         places = sections(memory, build, head + text, b"hs_core")
         assert places

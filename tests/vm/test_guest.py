@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import dmesg, warm
+from lab import dmesg, kernelmap, warm
 from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError, GuestLost, HypervisorError
 from lab.guest import Guest, Machine
 from lab.rack import Rack
 from lab.ssh import Connection, KeyPair
-from tests.vm.conftest import Start
+from lab.workshop import RunOptions
+from tests.vm.conftest import Start, Workshops
 
 STEP_S = 60.0
 
@@ -38,6 +39,19 @@ def test_a_restored_guest_is_this_runs_own(start: Start, machine: Machine, rack:
         assert said(two, "test -e /root/mark || echo none") == "none"
     assert not rack.hypervisor.running(one.name)
     assert not list(rack.work.glob(f"{one.name}*"))
+
+
+@pytest.mark.parametrize("kernel", ["bookworm", "trixie"])
+def test_where_its_kernel_lies_is_known(
+    kernel: str, arch: str, workshops: Workshops, rack: Rack, tmp_path: Path
+) -> None:
+    machine = workshops(RunOptions()).machine(arch, kernel, "standard")
+    with warm.start(rack, machine, console_log=tmp_path / "console.log") as guest:
+        told = said(guest, f"grep -E ' ({kernelmap.TEXT}|schedule)$' /proc/kallsyms").splitlines()
+    here = {name: int(address, 16) for address, _, name in (line.split() for line in told)}
+    kept = kernelmap.read(machine.image.folder)
+    assert guest.text == here[kernelmap.TEXT]
+    assert kept["schedule"].address - kept[kernelmap.TEXT].address == here["schedule"] - here[kernelmap.TEXT]
 
 
 def test_a_cold_guest_boots(start: Start) -> None:
