@@ -134,9 +134,9 @@ class Guest:
             raise HypervisorError(f"'{one_line(command, 80)}' ended with status {done.status} in the guest: {said}")
         return done
 
-    def put_tar(self, data: bytes, folder: str, *, deadline: Deadline) -> None:
-        """Unpack a tar archive into a folder of the guest."""
-        self.run(f"mkdir -p {folder} && tar -x -f - -C {folder}", stdin=data, deadline=deadline)
+    def put_tar(self, data: bytes, folder: str, *, deadline: Deadline, then: str = "true") -> None:
+        """Unpack a tar archive into a folder of the guest, and run one more command, sooner than by itself."""
+        self.run(f"mkdir -p {folder} && tar -x -f - -C {folder} && {then}", stdin=data, deadline=deadline)
 
     def get_tar(self, folder: str, names: str, *, deadline: Deadline) -> bytes:
         """A tar archive of files of a folder of the guest; `names` are shell patterns."""

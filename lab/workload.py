@@ -124,8 +124,8 @@ def execute(guest: Guest, plan: Plan, payload: bytes, *, scale: float, phase: Ca
 
 def place(guest: Guest, plan: Plan, payload: bytes, *, scale: float) -> None:
     """Put modules and tools into FOLDER, and mark the kernel log."""
-    guest.put_tar(payload, FOLDER, deadline=Deadline.after(STEP_S * scale))
-    guest.run(f"echo '{plan.marker}' > /dev/kmsg", deadline=Deadline.after(STEP_S * scale))
+    mark = f"echo '{plan.marker}' > /dev/kmsg"
+    guest.put_tar(payload, FOLDER, then=mark, deadline=Deadline.after(STEP_S * scale))
 
 
 def load(guest: Guest, plan: Plan, *, scale: float) -> str:
@@ -146,11 +146,15 @@ def load(guest: Guest, plan: Plan, *, scale: float) -> str:
 
 
 def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]) -> None:
-    def step(command: str, *, seconds: float = STEP_S) -> int:
-        """One tool to its end; its JSON lines go into `raw`, a failing status is recorded."""
-        tool = command.split()[0]
+    def step(*commands: str, seconds: float = STEP_S) -> int:
+        """Tools one after the other, each to its end; their JSON lines go into `raw`, a failing status is recorded.
+
+        In one run over SSH: beside a load, every way there and back costs a quarter of a second.
+        """
+        tool = commands[0].split()[0]
+        each = "; ".join(f"./{one} || status=$?" for one in commands)
         done = guest.run(
-            f"cd {FOLDER} && LAB_SPEED={scale:.2f} ./{command}",
+            f"cd {FOLDER} && export LAB_SPEED={scale:.2f} && {{ status=0; {each}; exit $status; }}",
             deadline=Deadline.after(seconds * scale),
             check=False,
             on_line=lambda line: _take(raw.data, line),
@@ -166,14 +170,11 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     if step(plan.up) != 0 or "skip" in raw.data:
         return
     total_s = STEP_S + catalogue.LOADS[plan.load].swap_s * plan.swaps
-    with _Background(lambda: step(plan.calls, seconds=total_s + STEP_S)):
+    with _Background(lambda: step(plan.calls, seconds=total_s + 3 * STEP_S)):
         phase("swap")
-        step(plan.swap, seconds=total_s)
-        step("hs-ctl refuse")
-        step("hs-ctl stop")
+        step(plan.swap, "hs-ctl refuse", "hs-ctl stop", seconds=total_s + 2 * STEP_S)
     phase("drain")
-    step("hs-ctl stats")
-    step("hs-ctl down")
+    step("hs-ctl stats", "hs-ctl down", seconds=2 * STEP_S)
     raw.dmesg = _dmesg(guest, Deadline.after(STEP_S * scale))
 
 
