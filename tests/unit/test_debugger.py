@@ -16,7 +16,7 @@ import pytest
 
 from lab import cli, debugger, kernelmap, paths, stayed
 
-MAP = "ffffffff81000000 T _text\nffffffff81200000 T _etext\nffffffff81300000 D modules\nffffffff81400000 B _end\n"
+MAP = "ffffffff81000000 T _stext\nffffffff81200000 T _etext\nffffffff81300000 D modules\nffffffff81400000 B _end\n"
 TEXT = 0xFFFFFFFF9A000000
 OOPS = Path(__file__).parent.parent / "data/dmesg/x86_64-null.log"
 
@@ -133,7 +133,7 @@ def test_paths_are_one_word_to_gdb(guest: stayed.Record, tmp_path: Path) -> None
         f"import gdb, sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
         f"from lab.gdb.guestmem import quoted\n"
         f"gdb.execute('symbol-file -o 0x1000 ' + quoted({str(file)!r}))\n"
-        "print('at', hex(int(gdb.parse_and_eval('(long)&_text')) % (1 << 64)))\n"
+        "print('at', hex(int(gdb.parse_and_eval('(long)&_stext')) % (1 << 64)))\n"
         f"gdb.execute('set substitute-path /a ' + quoted({str(folder)!r}))\n"
         "gdb.execute('show substitute-path')\n"
     )
