@@ -73,5 +73,7 @@ class Livepatch(Part):
     asked: Count  # how often a waiting swapper had livepatch look at the tasks before its own timer would
     forced: Count  # ended by an administrator's `force`
     left_inside: Count  # transitions after which a call was still in the old edition
+    kept_for_late: Count  # old editions kept for tasks that livepatch does not see, on preemptible kernels
+    late: Count  # calls that came into an edition after the transition away from it
     stalled: Count  # tasks that held one up for a second or more
     stalled_names: Annotated[list[Word], Field(max_length=64)] = []  # the last few of them

@@ -23,25 +23,40 @@
  *
  * From 6.4 to 6.15 tasks are moved in cond_resched() too, if the kernel's preemption mode can be chosen at boot: during
  * each transition all its callers, more than a thousand, are patched one by one, and back afterwards. That takes
- * seconds under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. So under TCG it is left
- * out, as on kernels before 6.4; livepatch_cond_resched=1 leaves it in.
+ * seconds under emulation, and multi-threaded TCG crashes on patching code that other CPUs run. Later kernels move them in
+ * schedule(), behind a static key: one place, patched twice per transition, and the busiest that there is. So under TCG
+ * both are left out, as on kernels before 6.4; livepatch_cond_resched=1 leaves them in.
+ *
+ * Who livepatch does not see. Its handler chooses the function and lets itself be preempted before the function's first
+ * instruction: for that long the choice is in saved registers, not on the stack that livepatch looks at. On a kernel that is
+ * preempted in its own code (preempt=full, and lazy, which 7.x has left) such a task is moved, the transition ends,
+ * and the task then runs the old edition, which may be gone: under load, once in some hundred swaps. So there the old
+ * edition is kept until every task has gone to sleep or to user space by itself once more; calls that came so late are
+ * counted. livepatch_late=0 lets it go when livepatch does.
  *
  * One slot at a time: an atomic replace patch replaces every other.
  */
 
 #include <linux/completion.h>
+#include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
+#include <linux/jump_label.h>
+#include <linux/kallsyms.h>
 #include <linux/ktime.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/utsname.h>
 #include "../compat.h"
 #include "../core/core.h"
 #include "../core/hook.h"
 #include "../core/policy.h"
+
+/* Calls that came into an edition after the transition away from it had ended. */
+static atomic_long_t late;
 
 /**
  * hs_site_call - one call that arrived in an edition's own function; see HS_SITE() in include/hotswap.h
@@ -61,6 +76,8 @@ notrace int hs_site_call(const struct hs_edition *self, struct hs_slot *slot, st
 	preempt_disable_notrace();
 	hs_ref_enter(ref);
 	preempt_enable_notrace();
+	if (unlikely(READ_ONCE(ref->draining)))
+		atomic_long_inc(&late);
 	err = hs_ref_call(ref, slot, call);
 	preempt_disable_notrace();
 	hs_ref_exit(ref);
@@ -94,7 +111,11 @@ MODULE_PARM_DESC(livepatch_ask, "whether to ask livepatch to look at the tasks a
 
 static int livepatch_cond_resched = -1;
 module_param(livepatch_cond_resched, int, 0444);
-MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch callers of cond_resched(); -1: not under TCG");
+MODULE_PARM_DESC(livepatch_cond_resched, "whether livepatch may patch cond_resched() and schedule(); -1: not under TCG");
+
+static bool livepatch_late = true;
+module_param(livepatch_late, bool, 0444);
+MODULE_PARM_DESC(livepatch_late, "whether to wait for tasks that livepatch does not see, where the kernel is preemptible");
 
 /**
  * struct livepatch - an edition's patch
@@ -122,13 +143,13 @@ struct livepatch {
 static struct hs_slot *livepatch_slot;
 /* What livepatch's timer runs; NULL where it is not found. */
 static work_func_t livepatch_look;
-/* It does not patch cond_resched(). */
-static bool kept_cond_resched;
+/* Hooks that keep it from patching cond_resched() and schedule(), as many as are installed. */
+static unsigned int kept;
 
 /* Figures. The first two are written by livepatch's callback, under its mutex; the rest by who waits in a swap. */
 static unsigned long transitions;
 static u64 longest_ns;
-static unsigned long asked, forced, left_inside, stalled;
+static unsigned long asked, forced, left_inside, kept_for_late, stalled;
 static char stalled_names[NAMES][NAME_LEN];
 
 /* Every task has been moved, and no CPU uses the patch before. Context: process, livepatch's mutex held. */
@@ -301,6 +322,23 @@ static int livepatch_wait_for_left(struct hs_ref *old, unsigned int timeout_ms)
 	return 0;
 }
 
+/* Wait for tasks that were preempted on their way into the old edition. Return: 0 or -ETIMEDOUT. */
+static int livepatch_wait_for_late(struct hs_ref *old, unsigned int timeout_ms)
+{
+	int err;
+
+	if (!livepatch_late || !preempt_model_preemptible())
+		return 0;
+	kept_for_late++;
+	synchronize_rcu_tasks();	/* each has gone through it, or is counted in it */
+	if (!hs_ref_outstanding(old))
+		return 0;
+	err = livepatch_wait_for_left(old, timeout_ms);
+	if (!err)
+		synchronize_rcu_tasks();	/* from the counter to the end of the text */
+	return err;
+}
+
 /* The patch that takes over ends the old one; the last patch is disabled. */
 static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned int timeout_ms,
 			   struct hs_drained *figures)
@@ -316,17 +354,16 @@ static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned in
 	err = err ?: livepatch_wait(patch, timeout_ms);
 	if (err)
 		return err;
+	WRITE_ONCE(old->draining, true);
+	figures->gone_ns = patch->over_ns;
 	if (gone->klp.forced || patch->klp.forced)
 		forced++;
 	if (hs_ref_outstanding(old)) {
 		left_inside++;
 		pr_err("livepatch: %ld calls are left in %s after the transition\n", hs_ref_outstanding(old), old->name);
 		err = livepatch_wait_for_left(old, timeout_ms);
-		if (err)
-			return err;
 	}
-	figures->gone_ns = patch->over_ns;
-	return 0;
+	return err ?: livepatch_wait_for_late(old, timeout_ms);
 }
 
 /* Livepatch has a count of its own, which it puts soon after. */
@@ -343,7 +380,9 @@ static void livepatch_show(struct seq_file *seq)
 
 	seq_printf(seq, "\"livepatch\":{\"transitions\":%lu,\"longest_ns\":%llu,\"asked\":%lu,\"forced\":%lu,",
 		   transitions, longest_ns, asked, forced);
-	seq_printf(seq, "\"left_inside\":%lu,\"stalled\":%lu,\"stalled_names\":[", left_inside, stalled);
+	seq_printf(seq, "\"left_inside\":%lu,\"kept_for_late\":%lu,\"late\":%ld,", left_inside, kept_for_late,
+		   atomic_long_read(&late));
+	seq_printf(seq, "\"stalled\":%lu,\"stalled_names\":[", stalled);
 	for (i = first; i < stalled; i++)
 		seq_printf(seq, "%s\"%s\"", i > first ? "," : "", stalled_names[i % NAMES]);
 	seq_puts(seq, "]}");
@@ -353,9 +392,23 @@ static void livepatch_nothing(void)
 {
 }
 
-static struct hs_hook cond_resched_hooks[] = {
+/* The key that livepatch turns on stays off; turning off what is off does nothing. Every other key is turned on. */
+static void livepatch_no_key(struct static_key *key)
+{
+	char caller[KSYM_SYMBOL_LEN];
+
+	sprint_symbol_no_offset(caller, (unsigned long)__builtin_return_address(0));
+	if (str_has_prefix(caller, "klp_"))
+		return;
+	cpus_read_lock();
+	static_key_enable_cpuslocked(key);
+	cpus_read_unlock();
+}
+
+static struct hs_hook hooks[] = {
 	{ .function = "sched_dynamic_klp_enable", .to = livepatch_nothing },
 	{ .function = "sched_dynamic_klp_disable", .to = livepatch_nothing },
+	{ .function = "static_key_enable", .to = livepatch_no_key },
 };
 
 static bool under_tcg(void)
@@ -372,22 +425,38 @@ static bool under_tcg(void)
 #endif
 }
 
-/* Leave cond_resched() as it is, if livepatch would patch it. */
-static int livepatch_keep_cond_resched(void)
+/* A kernel has the first two, the third, or none of it. */
+static bool is_wanted(const struct hs_hook *hook)
 {
-	int err;
+	const bool dynamic = hs_find_symbol(hooks[0].function);
+
+	return hook->to == livepatch_nothing ? dynamic : !dynamic && hs_find_symbol("__klp_sched_try_switch");
+}
+
+static void livepatch_exit(void)
+{
+	while (kept) {
+		kept--;
+		if (hooks[kept].at)
+			hs_hook_remove(&hooks[kept]);
+		hooks[kept].at = 0;
+	}
+}
+
+/* Leave cond_resched() and schedule() as they are, if livepatch would patch them. */
+static int livepatch_keep(void)
+{
+	int err = 0;
 
 	if (livepatch_cond_resched >= 0 ? livepatch_cond_resched : !under_tcg())
 		return 0;
-	if (!hs_find_symbol(cond_resched_hooks[0].function))
-		return 0;
-	err = hs_hook_install(&cond_resched_hooks[0]);
-	if (err)
-		return err;
-	err = hs_hook_install(&cond_resched_hooks[1]);
-	if (err)
-		hs_hook_remove(&cond_resched_hooks[0]);
-	kept_cond_resched = !err;
+	for (kept = 0; kept < ARRAY_SIZE(hooks) && !err; kept++)
+		if (is_wanted(&hooks[kept]))
+			err = hs_hook_install(&hooks[kept]);
+	if (err) {
+		hooks[--kept].at = 0;	/* the one that failed */
+		livepatch_exit();
+	}
 	return err;
 }
 
@@ -396,16 +465,7 @@ static int livepatch_init(void)
 	if (!klp_have_reliable_stack())
 		return hs_impossible("livepatch can not look at this kernel's stacks");
 	livepatch_look = (work_func_t)hs_find_symbol("klp_transition_work_fn");
-	return livepatch_keep_cond_resched();
-}
-
-static void livepatch_exit(void)
-{
-	if (!kept_cond_resched)
-		return;
-	kept_cond_resched = false;
-	hs_hook_remove(&cond_resched_hooks[1]);
-	hs_hook_remove(&cond_resched_hooks[0]);
+	return livepatch_keep();
 }
 
 #else /* !CONFIG_LIVEPATCH */

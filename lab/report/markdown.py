@@ -113,13 +113,13 @@ def _transitions(results: Sequence[CellResult]) -> list[str]:
     lines = [
         "## Transitions of livepatch",
         "",
-        "| cell | transitions | longest | looks asked for | stalled | last of them |",
-        "|---|---:|---:|---:|---:|---|",
+        "| cell | transitions | longest | looks asked for | late calls | stalled | last of them |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for result in results:
         told = result.transitions or {}
         numbers = [count(told.get("transitions")), duration(told.get("longest_ns"))]
-        numbers += [count(told.get("asked")), count(told.get("stalled"))]
+        numbers += [count(told.get(one)) for one in ("asked", "late", "stalled")]
         names = _text(", ".join(told.get("stalled_names") or ()) or "-")
         lines.append(f"| {_code(result.id)} | {' | '.join(numbers)} | {names} |")
     return [*lines, ""]

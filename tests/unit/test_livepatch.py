@@ -24,7 +24,8 @@ def raw_of_livepatch() -> dict[str, Any]:
     raw = copy.deepcopy(RAW)
     raw["stats"]["livepatch"] = {
         **{"transitions": len(raw["stats"]["editions"]), "longest_ns": 4_100_000_000, "asked": 21},
-        **{"forced": 0, "left_inside": 0, "stalled": 2, "stalled_names": ["hs-load[212]", "odd\x1b[2Jname[7]"]},
+        **{"forced": 0, "left_inside": 0, "kept_for_late": 3, "late": 1},
+        **{"stalled": 2, "stalled_names": ["hs-load[212]", "odd\x1b[2Jname[7]"]},
     }
     return raw
 

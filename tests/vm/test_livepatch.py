@@ -51,6 +51,21 @@ def test_left_to_its_own_timer_livepatch_ends_its_transitions_too(bench: Bench) 
     assert max(swap["drain_ns"] for swap in swaps) > 200_000_000
 
 
+@ONLY_X86
+@pytest.mark.parametrize(
+    ("preempt", "core", "kept"), [("full", "", 4), ("voluntary", "", 0), ("full", "livepatch_late=0", 0)]
+)
+def test_an_edition_is_kept_for_tasks_that_livepatch_does_not_see(
+    bench: Bench, preempt: str, core: str, kept: int
+) -> None:
+    switch = "/sys/kernel/debug/sched/preempt"
+    bench.sh(f"test -e {switch} || mount -t debugfs none /sys/kernel/debug; echo {preempt} >{switch}")
+    bench.begin(load="mixed", core=core)
+    bench.swap(4)
+    figures = end(bench)
+    assert figures["kept_for_late"] == kept
+
+
 def test_a_livepatch_cell_passes_where_the_kernel_has_it_and_says_why_elsewhere(run: Run, arch: str) -> None:
     result = run(f"{arch}/{KERNELS[arch]}/livepatch/mixed", swaps=8)
     if arch == "aarch64":
