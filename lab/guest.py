@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import domain, halt, kernelmap, proc
+from lab import domain, halt, kernelmap, proc, ssh
 from lab.console import Console
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HostError, HypervisorError
@@ -62,7 +62,7 @@ class Guest:
         self.rack = rack
         self.console = console
         self.warm = warm
-        self.text: int | None = None  # where its kernel's _text lies, which is moved at each boot
+        self.text: int | None = None  # where its kernel's _stext lies, which is moved at each boot
         self.connection: Connection | None = None
         self.port = 0  # of its SSH, on 127.0.0.1
         self._lost = ""
@@ -255,6 +255,7 @@ def _console(
 def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, start: Callable[[str], None]) -> int:
     """Start the domain and return its SSH port; a port that somebody took meanwhile is replaced."""
     image = machine.image
+    ssh.prepare()
     for left in reversed(range(PORT_TRIES)):
         port = rack.take_port()
         spec = domain.DomainSpec(

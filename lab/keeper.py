@@ -111,10 +111,15 @@ class Stay:
             self._note(self.record.frozen or why)
 
     def begin_shell(self) -> None:
-        """Put a shell on its serial line."""
-        line = self.guest.machine.image.arch.console
-        deadline = Deadline.after(STEP_S * self.guest.rack.scale)
-        self.guest.run(_SHELL.format(name=self.record.name, line=line), deadline=deadline)
+        """Put a shell on its serial line, beside what follows: nobody waits for it but who opens the console."""
+        command = _SHELL.format(name=self.record.name, line=self.guest.machine.image.arch.console)
+        threading.Thread(target=self._begin_shell, args=(command,), name="shell", daemon=True).start()
+
+    def _begin_shell(self, command: str) -> None:
+        try:
+            self.guest.run(command, deadline=Deadline.after(STEP_S * self.guest.rack.scale))
+        except LabError as e:
+            log.debug("no shell on the serial line of %s: %s", self.guest.name, e)
 
     def close(self) -> None:
         """End it and forget its record."""

@@ -121,16 +121,16 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
         stay = keeper.keep(guest, own, name=wish.name, console_log=console_log, **_facts(target, build))
     watch.stay = stay
     watch.act()
+    stay.begin_shell()
     plan, trouble = None, ""
     try:
-        stay.begin_shell()
         if target.cell and build:
             plan = workload.cell_plan(target.cell, machine, swaps=target.swaps, seed=target.seed, mutant=target.mutant)
             workload.place(guest, plan, workshop.payload(build), scale=rack.scale)
             trouble = workload.load(guest, plan, scale=rack.scale)
     except (GuestLost, DeadlineError) as e:
         trouble = guest.lost or e.message
-    return Risen(stay, seconds, plan, trouble)
+    return Risen(stay, seconds, plan, trouble or guest.lost)
 
 
 def _facts(target: Target, build: Build | None) -> dict[str, Any]:

@@ -134,11 +134,15 @@ def load(guest: Guest, plan: Plan, *, scale: float) -> str:
     GuestLost and DeadlineError pass.
     """
     data: dict[str, Any] = {"swaps": [], "errors": []}
+
+    def take(line: bytes) -> None:
+        _take(data, line)
+
     done = guest.run(
         f"cd {FOLDER} && LAB_SPEED={scale:.2f} ./{plan.up}",
         deadline=Deadline.after(STEP_S * scale),
         check=False,
-        on_line=lambda line: _take(data, line),
+        on_line=take,
         progress_s=SILENCE_S * scale,
     )
     told = str(data.get("skip") or next(iter(data["errors"]), ""))
@@ -149,17 +153,26 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     def step(*commands: str, seconds: float = STEP_S) -> int:
         """Tools one after the other, each to its end; their JSON lines go into `raw`, a failing status is recorded.
 
-        In one run over SSH: beside a load, every way there and back costs a quarter of a second.
+        In one run over SSH: beside a load, every way there and back costs a quarter of a second. So each says its
+        name before it begins, and its status where it was killed.
         """
-        tool = commands[0].split()[0]
-        each = "; ".join(f"./{one} || status=$?" for one in commands)
-        done = guest.run(
-            f"cd {FOLDER} && export LAB_SPEED={scale:.2f} && {{ status=0; {each}; exit $status; }}",
-            deadline=Deadline.after(seconds * scale),
-            check=False,
-            on_line=lambda line: _take(raw.data, line),
-            progress_s=SILENCE_S * scale,
-        )
+        tool = _name(commands[0])
+
+        def take(line: bytes) -> None:
+            nonlocal tool
+            tool = one_line(str(_take(raw.data, line).get("tool", tool)), 40)
+
+        try:
+            done = guest.run(
+                f"cd {FOLDER} && export LAB_SPEED={scale:.2f} && {{ status=0; {_chain(commands)} exit $status; }}",
+                deadline=Deadline.after(seconds * scale),
+                check=False,
+                on_line=take,
+                progress_s=SILENCE_S * scale,
+            )
+        except DeadlineError as e:
+            how = e.message.rpartition("' ")[2]  # behind the command in quotes
+            raise DeadlineError(f"{tool} {how}") from e
         if done.status != 0 and not raw.data["errors"]:
             said = one_line(done.stderr) or f"status {done.status} and no word"
             raw.data["errors"].append(f"{tool}: {said}")
@@ -178,14 +191,29 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     raw.dmesg = _dmesg(guest, Deadline.after(STEP_S * scale))
 
 
-def _take(data: dict[str, Any], line: bytes) -> None:
-    """File one JSON line of a tool; anything else a hostile guest prints is dropped."""
+def _name(command: str) -> str:
+    """What a tool is called in messages: itself, and what it is told to do."""
+    return " ".join(word for word in command.split()[:2] if not word.startswith("-"))
+
+
+def _chain(commands: tuple[str, ...]) -> str:
+    """The shell's words to run tools one after the other."""
+    words = ""
+    for one in commands:
+        name = _name(one)
+        words += f"""echo '{{"tool":"{name}"}}'; ./{one} || {{ status=$?; [ $status -lt 126 ] || """
+        words += f"""printf '\\n{{"error":"{name}: status %s"}}\\n' $status; }}; """
+    return words
+
+
+def _take(data: dict[str, Any], line: bytes) -> dict[str, Any]:
+    """File one JSON line of a tool, and return it; anything else a hostile guest prints is dropped."""
     try:
         value = from_json(line)
     except ValueError:
-        return
+        return {}
     if not isinstance(value, dict):
-        return
+        return {}
     if "swap" in value:
         _keep(data["swaps"], value, SWAPS_KEPT)
     elif "swaps" in value:
@@ -198,6 +226,7 @@ def _take(data: dict[str, Any], line: bytes) -> None:
         for key in ("load", "refusals", "stats", "down", "sections"):
             if key in value:
                 data[key] = value[key]
+    return value
 
 
 def _keep(kept: list[Any], one: object, limit: int) -> None:

@@ -64,7 +64,7 @@ enum hs_state {
  * @version:	edition->version
  * @identity:	edition->identity
  * @restart:	edition->restart
- * @draining:	set when nobody may take new references: whoever drops one kicks @drained
+ * @draining:	set when nobody may take new references; most mechanisms have whoever drops one kick @drained then
  * @revoked:	set when calls are to leave as soon as they can: nobody commits or sleeps in it any more
  * @asleep:	where calls sleep that may be woken
  * @own:	the mechanism's

@@ -122,7 +122,7 @@ static int edu_produce(void *data)
 		edu->source.raised++;
 		iowrite32(1, edu->bar + EDU_RAISE);
 		edu_wait(edu);
-		cond_resched();	/* where the handler runs at once, on this CPU, the wait never sleeps */
+		cond_resched_tasks_rcu_qs();	/* where the handler runs at once, on this CPU, the wait never sleeps */
 	}
 	return 0;
 }

@@ -30,9 +30,9 @@
  * Who livepatch does not see. Its handler chooses the function and lets itself be preempted before the function's first
  * instruction: for that long the choice is in saved registers, not on the stack that livepatch looks at. On a kernel that is
  * preempted in its own code (preempt=full, and lazy, which 7.x has left) such a task is moved, the transition ends,
- * and the task then runs the old edition, which may be gone: under load, once in some hundred swaps. So there the old
- * edition is kept until every task has gone to sleep or to user space by itself once more; calls that came so late are
- * counted. livepatch_late=0 lets it go when livepatch does.
+ * and the task then runs the old edition, which may be gone: under load, about once in a thousand swaps. So there the old
+ * edition is kept until every task has gone to sleep or to user space by itself twice more; calls that are seen to come
+ * so late are counted. livepatch_late=0 lets it go when livepatch does.
  *
  * One slot at a time: an atomic replace patch replaces every other.
  */
@@ -55,7 +55,7 @@
 #include "../core/hook.h"
 #include "../core/policy.h"
 
-/* Calls that came into an edition after the transition away from it had ended. */
+/* Calls that came into an edition, or were in it, after the transition away from it had ended; others may not be seen. */
 static atomic_long_t late;
 
 /**
@@ -143,7 +143,7 @@ struct livepatch {
 static struct hs_slot *livepatch_slot;
 /* What livepatch's timer runs; NULL where it is not found. */
 static work_func_t livepatch_look;
-/* Hooks that keep it from patching cond_resched() and schedule(), as many as are installed. */
+/* How many of the hooks that keep it from patching cond_resched() and schedule() have been gone through. */
 static unsigned int kept;
 
 /* Figures. The first two are written by livepatch's callback, under its mutex; the rest by who waits in a swap. */
@@ -322,21 +322,24 @@ static int livepatch_wait_for_left(struct hs_ref *old, unsigned int timeout_ms)
 	return 0;
 }
 
-/* Wait for tasks that were preempted on their way into the old edition. Return: 0 or -ETIMEDOUT. */
+/* Whether livepatch may have overlooked tasks on their way into the old edition. */
+static bool may_be_late(void)
+{
+	return livepatch_late && preempt_model_preemptible();
+}
+
+/* Wait for them. Context: process, may sleep. Return: 0 or -ETIMEDOUT. */
 static int livepatch_wait_for_late(struct hs_ref *old, unsigned int timeout_ms)
 {
 	int err;
 
-	if (!livepatch_late || !preempt_model_preemptible())
-		return 0;
 	kept_for_late++;
-	synchronize_rcu_tasks();	/* each has gone through it, or is counted in it */
-	if (!hs_ref_outstanding(old))
-		return 0;
+	synchronize_rcu_tasks();	/* each has gone through the edition, or is counted in it */
 	err = livepatch_wait_for_left(old, timeout_ms);
-	if (!err)
-		synchronize_rcu_tasks();	/* from the counter to the end of the text */
-	return err;
+	if (err)
+		return err;
+	synchronize_rcu_tasks();	/* from the counter to the end of the text */
+	return 0;
 }
 
 /* The patch that takes over ends the old one; the last patch is disabled. */
@@ -344,6 +347,7 @@ static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned in
 			   struct hs_drained *figures)
 {
 	struct livepatch *gone = old->own, *patch = slot->ref ? slot->ref->own : gone;
+	long inside;
 	int err = 0;
 
 	if (patch == gone && !gone->leaving) {
@@ -354,16 +358,20 @@ static int livepatch_drain(struct hs_slot *slot, struct hs_ref *old, unsigned in
 	err = err ?: livepatch_wait(patch, timeout_ms);
 	if (err)
 		return err;
-	WRITE_ONCE(old->draining, true);
 	figures->gone_ns = patch->over_ns;
 	if (gone->klp.forced || patch->klp.forced)
 		forced++;
-	if (hs_ref_outstanding(old)) {
-		left_inside++;
-		pr_err("livepatch: %ld calls are left in %s after the transition\n", hs_ref_outstanding(old), old->name);
-		err = livepatch_wait_for_left(old, timeout_ms);
+	inside = hs_ref_outstanding(old);
+	WRITE_ONCE(old->draining, true);
+	if (may_be_late()) {
+		atomic_long_add(inside, &late);
+		return livepatch_wait_for_late(old, timeout_ms);
 	}
-	return err ?: livepatch_wait_for_late(old, timeout_ms);
+	if (!inside)
+		return 0;
+	left_inside++;
+	pr_err("livepatch: %ld calls are left in %s after the transition\n", inside, old->name);
+	return livepatch_wait_for_left(old, timeout_ms);
 }
 
 /* Livepatch has a count of its own, which it puts soon after. */
@@ -392,6 +400,9 @@ static void livepatch_nothing(void)
 {
 }
 
+/* Tasks that turn on some other key, and sleep in our text meanwhile. */
+static atomic_t enabling;
+
 /* The key that livepatch turns on stays off; turning off what is off does nothing. Every other key is turned on. */
 static void livepatch_no_key(struct static_key *key)
 {
@@ -400,9 +411,11 @@ static void livepatch_no_key(struct static_key *key)
 	sprint_symbol_no_offset(caller, (unsigned long)__builtin_return_address(0));
 	if (str_has_prefix(caller, "klp_"))
 		return;
+	atomic_inc(&enabling);
 	cpus_read_lock();
 	static_key_enable_cpuslocked(key);
 	cpus_read_unlock();
+	atomic_dec(&enabling);
 }
 
 static struct hs_hook hooks[] = {
@@ -430,17 +443,26 @@ static bool is_wanted(const struct hs_hook *hook)
 {
 	const bool dynamic = hs_find_symbol(hooks[0].function);
 
-	return hook->to == livepatch_nothing ? dynamic : !dynamic && hs_find_symbol("__klp_sched_try_switch");
+	if (hook->to == livepatch_nothing)
+		return dynamic;
+	return IS_ENABLED(CONFIG_JUMP_LABEL) && !dynamic && hs_find_symbol("__klp_sched_try_switch");
 }
 
 static void livepatch_exit(void)
 {
+	const bool keyed = kept == ARRAY_SIZE(hooks) && hooks[kept - 1].at;
+
 	while (kept) {
 		kept--;
 		if (hooks[kept].at)
 			hs_hook_remove(&hooks[kept]);
 		hooks[kept].at = 0;
 	}
+	if (!keyed)
+		return;
+	while (atomic_read(&enabling))
+		msleep(10);
+	synchronize_rcu_tasks();	/* from there to the end of the text */
 }
 
 /* Leave cond_resched() and schedule() as they are, if livepatch would patch them. */

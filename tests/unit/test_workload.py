@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab import measure, workload
-from lab.errors import GuestLost
+from lab.errors import DeadlineError, GuestLost
 from lab.guest import ENDED
 from lab.ssh import Done
 from lab.workload import Raw
@@ -105,6 +107,49 @@ def test_a_guest_that_ends_once_swaps_have_begun_crashed(at: str, monkeypatch: p
 def test_a_guest_lost_otherwise_is_no_crash(why: str, lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = execute("hs-ctl swap", why, monkeypatch)
     assert raw.lost.startswith(lost) and raw.crash == ""
+
+
+class Silent:
+    """A guest of which one tool, named on the line before, says no more."""
+
+    name, lost = "g", ""
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+
+    def put_tar(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def run(self, command: str, *, on_line: Any = None, **_: Any) -> Done:
+        if f"./{self._tool}" in command:
+            on_line(json.dumps({"tool": self._tool}).encode())
+            raise DeadlineError(f"'{command[:80]}' said nothing for 45 s")
+        return Done(0, b"", b"")
+
+
+@pytest.mark.parametrize("tool", ["hs-ctl swap", "hs-ctl refuse", "hs-ctl down"])
+def test_a_hang_names_the_tool(tool: str) -> None:
+    guest: Any = Silent(tool)
+    plan = workload.Plan(mechanism="refcount", load="irq", swaps=2, seed=1, threads=2, marker="m")
+    raw = workload.execute(guest, plan, b"", scale=1.0, phase=lambda name: None)
+    assert raw.hung == f"{tool} said nothing for 45 s"
+
+
+def test_tools_run_on_after_one_that_failed_and_a_killed_one_is_told(tmp_path: Path) -> None:
+    for name, script in (
+        ("one", 'echo \'{"error":"no"}\'; exit 1'),
+        ("two", "printf 'half a li'; kill -9 $$"),
+        ("three", ""),
+    ):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+    chain = workload._chain(("one --seed 7", "two", "three up --all"))
+    done = subprocess.run(["sh", "-c", f"{chain} exit $status"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 137
+    data = take(*done.stdout.splitlines())
+    assert data["errors"] == ["no", "two: status 137"]
+    assert b'{"tool":"three up"}' in done.stdout.splitlines()
 
 
 def test_a_skip_is_kept_with_its_reason() -> None:
