@@ -20,6 +20,7 @@ from lab.cell import Cell
 from lab.deadline import Deadline, wait_until
 from lab.errors import DeadlineError, GuestLost, LabError
 from lab.guest import ENDED, Guest, Machine
+from lab.ssh import Done
 from lab.untrusted import clean, from_json, one_line
 
 log = logging.getLogger(__name__)
@@ -134,45 +135,15 @@ def load(guest: Guest, plan: Plan, *, scale: float) -> str:
     GuestLost and DeadlineError pass.
     """
     data: dict[str, Any] = {"swaps": [], "errors": []}
-
-    def take(line: bytes) -> None:
-        _take(data, line)
-
-    done = guest.run(
-        f"cd {FOLDER} && LAB_SPEED={scale:.2f} ./{plan.up}",
-        deadline=Deadline.after(STEP_S * scale),
-        check=False,
-        on_line=take,
-        progress_s=SILENCE_S * scale,
-    )
+    done, _ = _run(guest, (plan.up,), data, seconds=STEP_S, scale=scale)
     told = str(data.get("skip") or next(iter(data["errors"]), ""))
     return one_line(told) or ("" if done.status == 0 else one_line(done.stderr) or f"status {done.status} and no word")
 
 
 def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, phase: Callable[[str], None]) -> None:
     def step(*commands: str, seconds: float = STEP_S) -> int:
-        """Tools one after the other, each to its end; their JSON lines go into `raw`, a failing status is recorded.
-
-        In one run over SSH: beside a load, every way there and back costs a quarter of a second. So each says its
-        name before it begins, and its status where it was killed.
-        """
-        tool = _name(commands[0])
-
-        def take(line: bytes) -> None:
-            nonlocal tool
-            tool = one_line(str(_take(raw.data, line).get("tool", tool)), 40)
-
-        try:
-            done = guest.run(
-                f"cd {FOLDER} && export LAB_SPEED={scale:.2f} && {{ status=0; {_chain(commands)} exit $status; }}",
-                deadline=Deadline.after(seconds * scale),
-                check=False,
-                on_line=take,
-                progress_s=SILENCE_S * scale,
-            )
-        except DeadlineError as e:
-            how = e.message.rpartition("' ")[2]  # behind the command in quotes
-            raise DeadlineError(f"{tool} {how}") from e
+        """Tools one after the other; a failing status is recorded."""
+        done, tool = _run(guest, commands, raw.data, seconds=seconds, scale=scale)
         if done.status != 0 and not raw.data["errors"]:
             said = one_line(done.stderr) or f"status {done.status} and no word"
             raw.data["errors"].append(f"{tool}: {said}")
@@ -189,6 +160,34 @@ def _steps(guest: Guest, plan: Plan, payload: bytes, raw: Raw, *, scale: float, 
     phase("drain")
     step("hs-ctl stats", "hs-ctl down", seconds=2 * STEP_S)
     raw.dmesg = _dmesg(guest, Deadline.after(STEP_S * scale))
+
+
+def _run(
+    guest: Guest, commands: tuple[str, ...], data: dict[str, Any], *, seconds: float, scale: float
+) -> tuple[Done, str]:
+    """Tools one after the other, each to its end; their JSON lines go into `data`. The end, and the last one's name.
+
+    In one run over SSH: beside a load, every way there and back costs a quarter of a second. So each says its name
+    before it begins, and its status where it was killed. DeadlineError names the tool.
+    """
+    tool = _name(commands[0])
+
+    def take(line: bytes) -> None:
+        nonlocal tool
+        tool = one_line(str(_take(data, line).get("tool", tool)), 40)
+
+    try:
+        done = guest.run(
+            f"cd {FOLDER} && export LAB_SPEED={scale:.2f} && {{ status=0; {_chain(commands)} exit $status; }}",
+            deadline=Deadline.after(seconds * scale),
+            check=False,
+            on_line=take,
+            progress_s=SILENCE_S * scale,
+        )
+    except DeadlineError as e:
+        how = e.message.rpartition("' ")[2]  # behind the command in quotes
+        raise DeadlineError(f"{tool} {how}") from e
+    return done, tool
 
 
 def _name(command: str) -> str:
