@@ -41,13 +41,13 @@ def test_nothing_runs_in_old_text_from_a_task_or_a_hard_interrupt(bench: Bench, 
 
 
 @pytest.mark.parametrize("stay", ["sleep", "irqoff", "atomic", "nest"])
-def test_a_swap_does_not_wait_for_who_stays(bench: Bench, stay: str) -> None:
+def test_a_swap_does_not_wait_for_who_stays(bench: Bench, arch: str, stay: str) -> None:
     stay_us = 200_000
     bench.begin(stay, stay_us)
-    # Who is waited for shows in most swaps of every batch; a busy machine may spoil one, and the next one counts. With
-    # interrupts off the clock is not ours alone: x86_64's module loader, between publication and cut, interrupts every
-    # CPU, and so waits for such a caller by itself, in every second or third swap.
-    which = 0 if stay == "irqoff" else 3
+    # Who is waited for shows in most swaps of every batch; a busy machine may spoil one, and the next one counts. But
+    # x86_64's module loader interrupts every CPU between publication and cut, and so waits by itself for a caller that
+    # keeps interrupts off, in every second or third swap: there only the quickest is judged.
+    irqoff, which = stay == "irqoff", 0 if stay == "irqoff" and arch == "x86_64" else 3
     for _ in range(4):
         drains = sorted(swap["drain_ns"] for swap in bench.swap(6))
         if drains[which] < stay_us * 1000 / 4:
@@ -56,7 +56,9 @@ def test_a_swap_does_not_wait_for_who_stays(bench: Bench, stay: str) -> None:
     assert drains[which] < stay_us * 1000 / 4
     stuck = figures.load["threads"][-2:]
     assert all(one["completed"] for one in stuck)
-    assert sum(one["retried"] + one["recovered"] for one in stuck) + figures.stats["nested"]["again"] > 0
+    again = [one["retried"] + one["recovered"] for one in stuck]
+    assert sum(again) + figures.stats["nested"]["again"] > 0
+    assert again[-1] > 0 or not irqoff or arch == "x86_64", "the first one always sleeps; the last had interrupts off"
 
 
 def test_a_sleeper_that_nobody_can_wake_is_named_and_cut_off_when_it_comes_back(bench: Bench) -> None:
