@@ -198,10 +198,11 @@ struct hs_mechanism {
  * @name:	its name
  * @retiring:	the replaced edition until its drain is over: a swap is in progress
  * @draining:	somebody is in the mechanism's drain
+ * @held:	an edition that stands by: registered, and nothing else yet
  * @joined:	HS_SIDE_BY_SIDE: an edition has joined the others, and its swap is not over: a swap is in progress
  * @newest:	highest version accepted; 0 before the first edition
  * @swaps:	editions accepted after the first
- * @users:	loads that hold the slot, and live or retired editions
+ * @users:	loads that hold the slot, and editions held, live or retired
  * @publish_ns:	how long the last publish took
  * @interface:	of the first edition, and so of all
  * @layout:	of @state
@@ -219,6 +220,7 @@ struct hs_slot {
 	struct list_head node;
 	char name[HS_NAME_LEN];
 	struct hs_ref *retiring;
+	struct hs_edition *held;
 	bool draining;
 	bool joined;
 	u32 newest;
@@ -394,6 +396,7 @@ void hs_slot_put(struct hs_slot *slot);
 void hs_mechanism_register(struct hs_mechanism *mechanism);
 void hs_mechanism_unregister(struct hs_mechanism *mechanism);
 int hs_slot_drain(struct hs_ctl_drain *drain);
+int hs_slot_publish(const char *name);
 
 /* show.c */
 __printf(1, 2) int hs_impossible(const char *format, ...);

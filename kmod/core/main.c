@@ -63,6 +63,16 @@ static long ctl_info(void __user *user)
 	return err;
 }
 
+static long ctl_publish(void __user *user)
+{
+	struct hs_ctl_publish publish;
+
+	if (copy_from_user(&publish, user, sizeof(publish)))
+		return -EFAULT;
+	publish.slot[HS_NAME_LEN - 1] = 0;
+	return hs_slot_publish(publish.slot);
+}
+
 static long ctl_phase(u32 __user *user)
 {
 	u32 phase;
@@ -86,6 +96,8 @@ static long ctl_ioctl(struct file *file, unsigned int command, unsigned long arg
 		return ctl_drain(user);
 	case HS_CTL_ASK:
 		return ctl_ask(user);
+	case HS_CTL_PUBLISH:
+		return ctl_publish(user);
 	case HS_CTL_PHASE:
 		return ctl_phase(user);
 	case HS_CTL_START:

@@ -112,9 +112,9 @@ void hs_table_show(struct seq_file *seq, bool counts)
 	seq_printf(seq, "\"mechanism\":\"%s\",\"slots\":[", mechanism);
 	list_for_each_entry(slot, &slots, node) {
 		ref = slot->ref;
-		seq_printf(seq, "%s{\"name\":\"%s\",\"edition\":\"%s\",\"version\":%u,\"newest\":%u,\"swaps\":%u}",
-			   separator, slot->name, ref ? ref->name : "", ref ? ref->version : 0, slot->newest,
-			   slot->swaps);
+		seq_printf(seq, "%s{\"name\":\"%s\",\"edition\":\"%s\",\"version\":%u,\"newest\":%u,\"swaps\":%u,"
+			   "\"held\":\"%s\"}", separator, slot->name, ref ? ref->name : "", ref ? ref->version : 0,
+			   slot->newest, slot->swaps, slot->held ? slot->held->name : "");
 		separator = ",";
 		empty += count_empty(slot);
 	}

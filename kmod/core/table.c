@@ -259,14 +259,31 @@ static int admit(struct hs_slot *slot, struct hs_edition *edition)
 	return 0;
 }
 
+/* It stands by; the mechanism is not asked yet. Return: 0, or -EBUSY if another one does. */
+static int hold(struct hs_slot *slot, struct hs_edition *edition)
+{
+	if (slot->held)
+		return -EBUSY;
+	slot->held = edition;
+	slot->users++;
+	return 0;
+}
+
+/* It was published, or goes. */
+static void unhold(struct hs_slot *slot)
+{
+	slot->held = NULL;
+	drop_slot(slot);
+}
+
 /**
  * hs_edition_register - stand behind a slot
  * @edition: stays valid until it is unregistered
  *
- * On success new references run in @edition before this returns. On failure nothing has changed.
+ * On success new references run in @edition before this returns, unless it is @hold. On failure nothing has changed.
  *
  * Context: process, may sleep; last act of module_init(). Return: 0; -ENOENT if nobody uses a slot of that name; or
- * what the mechanism's admit says.
+ * what the mechanism's admit says; or -EBUSY if another edition stands by.
  */
 int hs_edition_register(struct hs_edition *edition)
 {
@@ -276,11 +293,30 @@ int hs_edition_register(struct hs_edition *edition)
 	mutex_lock(&hs_lock);
 	slot = find_slot(edition->slot);
 	if (slot)
-		err = admit(slot, edition);
+		err = edition->hold ? hold(slot, edition) : admit(slot, edition);
 	mutex_unlock(&hs_lock);
 	return err;
 }
 EXPORT_SYMBOL_GPL(hs_edition_register);
+
+/*
+ * HS_CTL_PUBLISH. Context: process, may sleep. Return: 0, -ENOENT, -ENODEV (none stands by), or what the mechanism's
+ * admit says; then it stands by as before.
+ */
+int hs_slot_publish(const char *name)
+{
+	struct hs_slot *slot;
+	int err = -ENOENT;
+
+	mutex_lock(&hs_lock);
+	slot = find_slot(name);
+	if (slot)
+		err = slot->held ? admit(slot, slot->held) : -ENODEV;
+	if (!err)
+		unhold(slot);
+	mutex_unlock(&hs_lock);
+	return err;
+}
 
 /**
  * hs_edition_unregister - the edition's module is being unloaded
@@ -290,10 +326,17 @@ EXPORT_SYMBOL_GPL(hs_edition_register);
  */
 void hs_edition_unregister(struct hs_edition *edition)
 {
-	struct hs_ref *ref = edition->ref;
-	struct hs_slot *slot = ref->slot;
+	struct hs_slot *slot;
+	struct hs_ref *ref;
 
 	mutex_lock(&hs_lock);
+	ref = edition->ref;
+	slot = ref ? ref->slot : find_slot(edition->slot);
+	if (!ref) {
+		unhold(slot);
+		mutex_unlock(&hs_lock);
+		return;
+	}
 	if (ref->state == HS_LIVE && slot->mechanism->leave) {
 		slot->mechanism->leave(slot, ref);
 		hs_ref_gone(ref);

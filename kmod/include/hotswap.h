@@ -4,7 +4,8 @@
  *
  * An edition is one version of what stands behind a slot, in a module of its own. It says who it is and registers as
  * the last act of its module_init(); from that moment new references may run in it, on any CPU and in any context,
- * before module_init() has returned. It unregisters as the first act of module_exit().
+ * before module_init() has returned. It unregisters as the first act of module_exit(). One that is @hold only stands by
+ * until somebody publishes it: then the module loader, which interrupts every CPU on some architectures, is done.
  *
  * An edition counts nothing and pins nothing: a reference is taken before its code is entered and dropped after its
  * code is left, both outside its text: a count that falls before a function's last instruction is no protection.
@@ -93,6 +94,7 @@ struct hs_policy {
  * @transform:	bring one object from that layout to this one, in place. Context: any, a lock is held; it may be called
  *		with every CPU stopped. NULL for an edition that knows only its own layout.
  * @restart:	what may become of calls in it when it is replaced
+ * @hold:	not to be published at registration but by HS_CTL_PUBLISH
  * @owner:	THIS_MODULE
  * @call:	does one call. Context: any; sleeps only if the call asks for it. Return: 0, or a negative
  *		errno that the caller gets. Must not hold a lock when it returns.
@@ -114,6 +116,7 @@ struct hs_edition {
 	u64 from_hash;
 	void (*transform)(struct hs_object *object);
 	enum hs_restart restart;
+	bool hold;
 	struct module *owner;
 	int (*call)(const struct hs_edition *self, struct hs_call *call);
 	int (*mate_call)(const struct hs_edition *self, struct hs_call *call);

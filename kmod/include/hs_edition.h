@@ -36,6 +36,10 @@ static char *layout = HS_CALC_LAYOUT;
 module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout, "layout of the slot's state it registers, by its text");
 
+static bool hold;
+module_param(hold, bool, 0444);
+MODULE_PARM_DESC(hold, "stand by, and let hs-ctl publish publish it");
+
 static uint slow_us;
 module_param(slow_us, uint, 0444);
 MODULE_PARM_DESC(slow_us, "microseconds that each call takes more than it needs");
@@ -185,6 +189,7 @@ static notrace int edition_register(struct hs_edition *edition)
 	for (i = 0; i < HS_TABLE_LEN; i++)
 		table[i] = hs_algorithm(edition->identity, i + HS_CALC_BASE, version);
 	edition->slot = slot;
+	edition->hold = hold;
 	edition_write_policy(policy);
 	edition->version = version;
 	if (restart >= 0)

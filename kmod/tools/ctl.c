@@ -8,7 +8,7 @@
  *	  ./hs-ctl refuse | round [--ms 1000] | ask | stop | stats | down | sections MODULE
  *	  ./hs-ctl settle | reverse | retire [--slot NAME]	of editions side by side end a swap; or take back the
  *								newest; or the oldest
- *	  ./hs-ctl insert MODULE [--parameters PARAMETERS] | remove MODULE
+ *	  ./hs-ctl insert MODULE [--parameters PARAMETERS] | publish [--slot NAME] | remove MODULE
  *
  * Each prints JSON, one object a line; an error is {"error":"..."} and exit status 1. --deadline-ms bounds every wait.
  */
@@ -321,6 +321,8 @@ int main(int argc, char **argv)
 		return retire_command(argc, argv, command, HS_RETIRE_ONE);
 	if (!strcmp(command, "insert"))
 		return insert_command(argc, argv);
+	if (!strcmp(command, "publish"))
+		return publish_command(argc, argv);
 	if (!strcmp(command, "remove"))
 		return remove_command(argc, argv);
 	if (!strcmp(command, "stop"))
@@ -335,5 +337,5 @@ int main(int argc, char **argv)
 		return down_command();
 	if (!strcmp(command, "sections") && argc > 2)
 		return sections_command(argv[2]);
-	die("usage: hs-ctl up|swap|refuse|round|ask|settle|reverse|retire|insert|remove|stop|stats|down|sections MODULE");
+	die("usage: hs-ctl up|swap|refuse|round|ask|settle|reverse|retire|insert|publish|remove|stop|stats|down|sections MODULE");
 }

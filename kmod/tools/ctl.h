@@ -41,6 +41,7 @@ int round_command(int argc, char **argv);
 /* side.c: take one edition out of a slot, for @retire (enum hs_retire), and unload it; modules by hand */
 int retire_command(int argc, char **argv, const char *command, __u32 retire);
 int insert_command(int argc, char **argv);
+int publish_command(int argc, char **argv);
 int remove_command(int argc, char **argv);
 
 /* The editions in the order of this seed, mutants in place: modules hs_own_*, and the shipped ones that there is room for. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * hs-ctl settle, reverse, retire, insert, remove: editions side by side, of any slot, one at a time.
+ * hs-ctl settle, reverse, retire, insert, publish, remove: one step at a time, of any slot.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -65,6 +65,20 @@ int insert_command(int argc, char **argv)
 	go_first();
 	printf("{\"insert\":{\"module\":\"%s\",", resolve(argv[2]));
 	print_error(insert_module(resolve(argv[2]), parameters));
+	return 0;
+}
+
+/* Of the edition that stands by (hold=1); the one before it is drained and unloaded, as by `settle`. */
+int publish_command(int argc, char **argv)
+{
+	struct hs_ctl_publish publish = { 0 };
+
+	go_first();
+	snprintf(publish.slot, sizeof(publish.slot), "%s", option(argc, argv, "--slot") ?: SLOT);
+	if (!ioctl(open_ctl(), HS_CTL_PUBLISH, &publish))
+		return retire_command(argc, argv, "publish", HS_RETIRE_REPLACED);
+	printf("{\"publish\":{\"slot\":\"%s\",", publish.slot);
+	print_error(errno);
 	return 0;
 }
 

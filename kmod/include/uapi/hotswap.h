@@ -192,6 +192,14 @@ struct hs_ctl_drain {
 	__u64 fault_ns;
 };
 
+/**
+ * struct hs_ctl_publish - publish the edition that stands by: ENODEV if none does, or why the mechanism does not let it in
+ * @slot:	in: the slot's name
+ */
+struct hs_ctl_publish {
+	char slot[HS_NAME_LEN];
+};
+
 #define HS_CTL_INFO	_IOWR('h', 16, struct hs_ctl_info)
 #define HS_CTL_DRAIN	_IOWR('h', 17, struct hs_ctl_drain)
 #define HS_CTL_PHASE	_IOW('h', 18, __u32)	/* enum hs_phase, for the interrupt sources */
@@ -200,5 +208,6 @@ struct hs_ctl_drain {
 #define HS_CTL_PROGRESS	_IOR('h', 21, __u64)	/* calls the interrupt sources completed so far */
 #define HS_CTL_SOURCES	_IOR('h', 22, __u32)	/* number of interrupt sources */
 #define HS_CTL_ASK	_IOWR('h', 23, struct hs_ctl_ask)
+#define HS_CTL_PUBLISH	_IOW('h', 24, struct hs_ctl_publish)
 
 #endif /* _UAPI_HOTSWAP_H */
