@@ -105,6 +105,22 @@ def test_our_xml_is_valid_by_libvirts_schema(arch: str, profile: str, kvm: bool)
     schema.assertValid(etree.fromstring(domain.render(spec(arch, profile, kvm=kvm))))
 
 
+def test_qemu_is_probed_once_whichever_cpu_we_run_on(tmp_path: Path) -> None:
+    code = (
+        "import os; from pathlib import Path; from lab.hypervisor import EMBED, Hypervisor\n"
+        f"with Hypervisor.open(EMBED, root=Path({str(tmp_path)!r})) as one: print(one.version())\n"
+        "print({len(os.sched_getaffinity(int(task))) for task in os.listdir('/proc/self/task')})"
+    )
+    probed = set()
+    for _ in range(6):
+        done = proc.run(
+            [sys.executable, "-c", code], cwd=paths.REPOSITORY, env={"LAB_CACHE_DIR": str(tmp_path / "kept")}
+        )
+        assert done.stdout.splitlines()[-1] == f"{{{proc.cores()}}}", "no thread stays on one CPU"
+        probed.add(tuple(sorted((one.name, one.stat().st_mtime_ns) for one in (tmp_path / "kept").rglob("*.xml"))))
+    assert len(probed) == 1 and probed != {()}
+
+
 def test_a_qemu_that_we_wait_for_keeps_its_status(tmp_path: Path) -> None:
     fake = tmp_path / "qemu-system-fake"
     fake.write_text("#!/bin/sh\nexit 7\n")
