@@ -19,19 +19,23 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab import stayed
+from lab import openssh, proc, stayed
 from lab.behind import Handover
 from lab.control import Control, Request, tell
-from lab.deadline import Deadline
+from lab.deadline import Deadline, wait_until
 from lab.errors import LabError, UsageError
 from lab.guest import Guest
 from lab.stayed import Record
 
+if TYPE_CHECKING:
+    import subprocess
+
 log = logging.getLogger(__name__)
 
 STEP_S = 10.0
+AHEAD_S = 2.0  # a connection that was not made by then is not waited for
 VIEW_CAP = 1 << 20  # bytes that a viewer may be behind the line; what it cannot take is lost to it
 # A shell on the serial line, started again when it ends: init has none there, for a cell needs a line without one.
 _SHELL = (
@@ -52,6 +56,8 @@ class Stay:
         self._lock = threading.Lock()
         self._control: Control | None = None
         self._record: Record | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._ahead: threading.Event | None = None  # set when the connection made ahead stands, or will not
 
     @property
     def record(self) -> Record:
@@ -110,6 +116,26 @@ class Stay:
             self.guest.freeze()
             self._note(self.record.frozen or why)
 
+    def begin_connection(self) -> None:
+        """Make a connection for the first shell that somebody asks for, beside what follows."""
+        self._ahead = threading.Event()
+        threading.Thread(
+            target=self._hold_connection, args=(self.record, self._ahead), name="ahead", daemon=True
+        ).start()
+
+    def _hold_connection(self, record: Record, there: threading.Event) -> None:
+        path, deadline = openssh.ahead_path(record), Deadline.after(STEP_S * self.guest.rack.scale)
+        try:
+            with proc.beside(openssh.make_ahead(record)) as client:
+                self._holder = client
+                wait_until(lambda: path.exists() or client.poll() is not None, "a connection", deadline)
+                there.set()
+                client.wait()
+        except LabError as e:
+            log.debug("no connection to %s is made ahead: %s", self.guest.name, e)
+        finally:
+            there.set()
+
     def begin_shell(self) -> None:
         """Put a shell on its serial line, beside what follows: nobody waits for it but who opens the console."""
         command = _SHELL.format(name=self.record.name, line=self.guest.machine.image.arch.console)
@@ -128,6 +154,8 @@ class Stay:
         try:
             self._stack.close()
         finally:
+            if self._holder is not None:
+                self._holder.kill()
             if self._control is not None:
                 self._control.close()
             if record is not None:
@@ -148,6 +176,7 @@ class Stay:
             "dump": self._dump,
             "console": self._console,
             "resize": self._resize,
+            "connection": self._connection,
             "down": self._down,
         }
         answer = answers.get(str(request.get("do")))
@@ -160,6 +189,17 @@ class Stay:
     def _dump(self, request: Request, _client: socket.socket) -> Any:
         self.guest.rack.hypervisor.dump(self.guest.name, Path(str(request.get("to"))))
         return {}
+
+    def _connection(self, _request: Request, _client: socket.socket) -> Any:
+        """Where the connection is that was made ahead; nothing when there is none, or somebody has it already.
+
+        It goes out once: a terminal that does not read would stop whoever else is on it.
+        """
+        path = openssh.ahead_path(self.record)
+        with self._lock:
+            there, self._ahead = self._ahead, None
+        ready = there is not None and there.wait(AHEAD_S) and path.is_socket()
+        return {"path": str(path) if ready else ""}
 
     def _down(self, _request: Request, client: socket.socket) -> None:
         """Whoever asked waits for the end of the connection: then nothing is left."""

@@ -7,15 +7,17 @@ import os
 import posixpath
 import shlex
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
-from lab import proc
+from lab import proc, stayed
 from lab.errors import LabError, UsageError
 from lab.stayed import Record
 from lab.untrusted import one_line
 
 CONNECT_S = 10
+_GREETING_S = 1.0  # a guest that is not as quick is asked anew, with CONNECT_S
 _ABSENT = 44  # exit status of our scripts in the guest when there is no such file
 # As cp does: into a folder when there is one of that name, else under that name. $1 is where, $2 the entry's name.
 _TAKE = (
@@ -33,6 +35,23 @@ def command(record: Record, words: list[str], *, terminal: bool) -> list[str]:
             f"{record.name} stands still: {record.frozen}",
             hint=f"lab gdb {record.name} looks into it, lab down {record.name} ends it",
         )
+    told = shlex.join(words) if words else f"cd; PS1={shlex.quote(record.name)}':\\w# ' exec bash -l"
+    # A command without a terminal would outlive its client, if that leaves and the connection stays.
+    ahead = _made_ahead(record) if terminal else None
+    return [*_client(record, ahead), "-t" if terminal else "-T", record.name, "--", told]
+
+
+def make_ahead(record: Record) -> list[str]:
+    """The command line of a client that makes a connection, and holds it at `ahead_path` as long as the guest does."""
+    return [*_client(record, ahead_path(record)), "-M", "-N", record.name]
+
+
+def ahead_path(record: Record) -> Path:
+    """The socket of the connection for the first shell: keys take an emulated guest long to exchange."""
+    return Path(record.control).with_suffix(".ssh")
+
+
+def _client(record: Record, ahead: Path | None) -> list[str]:
     options = {
         "HostName": "127.0.0.1",
         "Port": record.ssh_port,
@@ -50,11 +69,20 @@ def command(record: Record, words: list[str], *, terminal: bool) -> list[str]:
         "ConnectTimeout": CONNECT_S,
         "LogLevel": "ERROR",
     }
-    told = shlex.join(words) if words else f"cd; PS1={shlex.quote(record.name)}':\\w# ' exec bash -l"
-    argv = ["ssh", "-F", "none", "-t" if terminal else "-T"]
+    argv = ["ssh", "-F", "none", "-S", str(ahead or "none")]
     for name, value in options.items():
         argv += ["-o", f"{name}={value}"]
-    return [*argv, record.name, "--", told]
+    return argv
+
+
+def _made_ahead(record: Record) -> Path | None:
+    """The connection for the first shell, if nobody had it yet, and if the guest answers: else it hangs."""
+    try:
+        with socket.create_connection(("127.0.0.1", record.ssh_port), timeout=_GREETING_S) as sock:
+            path = stayed.ask(record, {"do": "connection"}, timeout_s=CONNECT_S)["path"]
+            return Path(path) if path and sock.recv(4) == b"SSH-" else None
+    except (OSError, LabError):
+        return None
 
 
 def put(record: Record, source: Path, target: str) -> None:

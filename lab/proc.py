@@ -136,6 +136,22 @@ def detach(argv: Sequence[str | Path]) -> int:
     ).pid
 
 
+@contextmanager
+def beside(argv: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process beside us, in a session of its own and with no terminal, that dies with this thread.
+
+    It is waited for on the way out, and killed there after an error.
+    """
+    log.debug("+ %s &", shlex.join(str(word) for word in argv))
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with _Waited([*_MORTAL, *map(str, argv)], **quiet, start_new_session=True, cwd="/") as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
 def become(argv: Sequence[str | Path]) -> NoReturn:
     """Be another program from now on, with our terminal and environment; HostError when it is missing."""
     words = [str(word) for word in argv]

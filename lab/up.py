@@ -121,6 +121,7 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
         stay = keeper.keep(guest, own, name=wish.name, console_log=console_log, **_facts(target, build))
     watch.stay = stay
     watch.act()
+    stay.begin_connection()
     stay.begin_shell()
     plan, trouble = None, ""
     try:

@@ -126,7 +126,7 @@ def _make(rack: Rack, machine: Machine, work: Path) -> None:
     with boot(rack, machine, console_log=work / _CONSOLE, overlay=work / _DISK, keys=(client, host)) as guest:
         # What every restored guest runs first is in its page cache then.
         done = guest.run(
-            f"{EDU_AWAY}; date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync; "
+            f"{EDU_AWAY}; busybox date >/dev/null; tar --version >/dev/null; head -c 0 {AUTHORIZED_KEYS}; sync; "
             "cat /proc/sys/kernel/tainted",
             deadline=Deadline.after(PREPARE_S * rack.scale),
         )

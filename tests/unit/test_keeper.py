@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab import rack, stayed
+from lab import openssh, rack, stayed
 from lab.deadline import Deadline, wait_until
 from lab.errors import HostError, HypervisorError, LabError, UsageError
 from tests.unit.staying import kept, record
@@ -99,6 +100,27 @@ def test_frozen(tmp_path: Path) -> None:
         assert fake.hypervisor.frozen == {"g1"}
         stayed.ask(stayed.find(), {"do": "resize", "rows": 50, "columns": 100})
         assert fake.connection.commands == []  # nobody is there to do it
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_the_connection_made_ahead_goes_to_who_asks_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    with kept(tmp_path) as (_, _, stay), socket.socket(socket.AF_UNIX) as held:
+        path = openssh.ahead_path(stay.record)
+        (tmp_path / "ssh").write_text(
+            f"#!/bin/sh\n{f'touch {tmp_path}/begun; exec sleep 100' if made else 'exit 255'}\n"
+        )
+        (tmp_path / "ssh").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert stayed.ask(stay.record, {"do": "connection"}) == {"path": ""}, "nobody makes one"
+        stay.begin_connection()
+        if made:
+            wait_until((tmp_path / "begun").exists, "the client", Deadline.after(WAIT_S))
+            threading.Timer(0.1, lambda: held.bind(str(path))).start()
+        answers = [stayed.ask(stay.record, {"do": "connection"}, timeout_s=WAIT_S) for _ in range(2)]
+        assert answers == [{"path": str(path) if made else ""}, {"path": ""}]
+    wait_until(lambda: all(one.name != "ahead" for one in threading.enumerate()), "its end", Deadline.after(WAIT_S))
 
 
 def test_a_terminals_size_is_told(tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from lab import openssh
+from lab.control import Control
 from lab.errors import LabError, UsageError
 from tests.unit.staying import record
 
@@ -31,8 +35,8 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_shell_with_the_guests_name_in_its_prompt(tmp_path: Path) -> None:
     words = openssh.command(record("x", tmp_path), [], terminal=True)
-    assert words[:4] == ["ssh", "-F", "none", "-t"]
-    assert words[-3:] == ["x", "--", "cd; PS1=x':\\w# ' exec bash -l"]
+    assert words[:5] == ["ssh", "-F", "none", "-S", "none"], "nobody keeps a connection that it could share"
+    assert words[-4:] == ["-t", "x", "--", "cd; PS1=x':\\w# ' exec bash -l"]
     options = dict(word.split("=", 1) for word in words if "=" in word and " " not in word)
     assert options["HostName"] == "127.0.0.1" and options["Port"] == "2222"
     assert options["StrictHostKeyChecking"] == "yes" and options["GlobalKnownHostsFile"] == "/dev/null"
@@ -47,6 +51,31 @@ def test_a_guest_that_stands_still_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="x stands still: BUG: y") as told:
         openssh.command(record("x", tmp_path, frozen="BUG: y"), [], terminal=True)
     assert "lab down x" in told.value.hint
+
+
+@pytest.mark.parametrize("broken", ["", "nothing made", "no greeting", "no keeper", "no terminal"])
+def test_a_connection_made_ahead_is_used_if_the_guest_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr(openssh, "_GREETING_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as guest, ExitStack() as stack:
+        guest.settimeout(0.1 if broken == "no terminal" else 10)
+        one = record("x", tmp_path, ssh_port=guest.getsockname()[1])
+        path = str(openssh.ahead_path(one))
+        if broken != "no keeper":
+            answer = {"path": "" if broken == "nothing made" else path}
+            stack.callback(Control(Path(one.control), lambda _request, _client: answer).close)
+        told: list[list[str]] = []
+        terminal = broken != "no terminal"
+        asking = threading.Thread(target=lambda: told.append(openssh.command(one, [], terminal=terminal)))
+        asking.start()
+        with suppress(TimeoutError):
+            client, _ = guest.accept()
+            stack.enter_context(client)
+            client.sendall(b"" if broken == "no greeting" else b"SSH-2.0-dropbear\r\n")
+        asking.join()
+    assert told[0][3:5] == ["-S", "none" if broken else path]
+    assert openssh.make_ahead(one)[3:5] == ["-S", path] and "-M" in openssh.make_ahead(one)
 
 
 def test_copies_there_and_back(tmp_path: Path, guest: Path) -> None:

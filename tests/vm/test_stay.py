@@ -14,12 +14,13 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import reaper
+from lab import reaper, stayed
 from lab.deadline import Deadline, wait_until
 from lab.guest import Machine
 from tests.vm.conftest import KERNELS
@@ -48,9 +49,17 @@ class Lab:
         return found
 
     def nothing_left(self) -> bool:
-        """Whether no guest, socket, record, log or reaper is left."""
+        """Whether no guest, socket, record or log is left, and no process that knows where they were."""
         files = [path for path in self.work.glob("state/guests/*") if path.name != ".lock"]
-        return not reaper.guests(self.runtime) and not list(self.runtime.iterdir()) and not files
+        return not any((reaper.guests(self.runtime), list(self.runtime.iterdir()), files, self.processes()))
+
+    def processes(self) -> list[str]:
+        """The command lines that name our folder of sockets."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended
+                found.append(file.read_text(errors="replace").replace("\0", " "))
+        return [line for line in found if str(self.runtime) in line]
 
 
 @pytest.fixture
@@ -115,8 +124,11 @@ def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Mach
     lab("cp", "back", ":/root/there")
     assert lab("exec", "cat", "/root/there") == "from stdin"
     # The serial line learns its size soon after, so it is asked until it knows.
+    (ahead,) = [line for line in lab.processes() if line.startswith("ssh ")]
+    assert subprocess.run(["ssh", *ahead.split()[3:5], "-O", "check", name], capture_output=True).returncode == 0
     asked = b"until stty size | grep -x '33 9'9; do sleep 0.1; done; tty\r"
     assert b"33 99\r" in terminal(["ssh"], asked, b"/dev/pts/", tmp_path)
+    assert stayed.ask(stayed.find(name), {"do": "connection"}) == {"path": ""}, "the shell had it"
     line = f"/dev/{machine.image.arch.console}".encode()
     assert b"33 99\r" in terminal(["console"], b"\r" + asked, line, tmp_path)
     lab("up", f"{arch}/{KERNELS[arch]}", "--name", name, code=2)
