@@ -214,7 +214,7 @@ def restore(
         refresh = (
             # A program costs an emulated guest a tenth of a second, but for the shell's own and the statically linked.
             f"{EDU_BACK} & read -r pool; echo $pool >/dev/urandom; busybox date -u -s @{int(time.time())} >/dev/null; "
-            f"echo '{rack.key.public}' > {AUTHORIZED_KEYS}; wait"
+            f"echo '{rack.key.public}' > {AUTHORIZED_KEYS} && wait"
         )
         guest.run(refresh, stdin=f"{secrets.token_hex(64)}\n".encode(), deadline=deadline)
         guest.text = text

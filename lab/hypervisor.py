@@ -15,7 +15,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Hypervisor:
             uri = f"{EMBED}?root={root}"
             start_reaping()
         try:
-            with _on_one_cpu():
+            with _on_one_cpu() if embed_root else nullcontext():
                 connection = libvirt.open(uri)
         except libvirt.libvirtError as e:
             raise HypervisorError(f"libvirt does not open {uri}: {e}", hint="run: lab doctor") from e
@@ -269,9 +269,11 @@ def _on_one_cpu() -> Iterator[None]:
     try:
         yield
     finally:
-        for task in {str(threading.get_native_id())} | (set(os.listdir("/proc/self/task")) - before):
-            with suppress(OSError):  # it has ended
-                os.sched_setaffinity(int(task), allowed)
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
+            for task in set(os.listdir("/proc/self/task")) - before:
+                with suppress(OSError):  # it has ended
+                    os.sched_setaffinity(int(task), allowed)
 
 
 def _prepare_embed(root: Path) -> None:

@@ -17,7 +17,7 @@ from lab.stayed import Record
 from lab.untrusted import one_line
 
 CONNECT_S = 10
-_GREETING_S = 1.0  # a guest that is not as quick is asked anew, with CONNECT_S
+_GREETING_S = 2.0  # a guest that is not as quick is asked anew, with CONNECT_S
 _ABSENT = 44  # exit status of our scripts in the guest when there is no such file
 # As cp does: into a folder when there is one of that name, else under that name. $1 is where, $2 the entry's name.
 _TAKE = (
@@ -78,11 +78,13 @@ def _client(record: Record, ahead: Path | None) -> list[str]:
 def _made_ahead(record: Record) -> Path | None:
     """The connection for the first shell, if nobody had it yet, and if the guest answers: else it hangs."""
     try:
-        with socket.create_connection(("127.0.0.1", record.ssh_port), timeout=_GREETING_S) as sock:
-            path = stayed.ask(record, {"do": "connection"}, timeout_s=CONNECT_S)["path"]
-            return Path(path) if path and sock.recv(4) == b"SSH-" else None
+        path = stayed.ask(record, {"do": "connection"}, timeout_s=CONNECT_S)["path"]
+        if path:
+            with socket.create_connection(("127.0.0.1", record.ssh_port), timeout=_GREETING_S) as sock:
+                return Path(path) if sock.recv(4) == b"SSH-" else None
     except (OSError, LabError):
-        return None
+        pass
+    return None
 
 
 def put(record: Record, source: Path, target: str) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,16 @@ def get(name: str, arch: Arch) -> Recipe:
 def load(path: Path) -> Recipe:
     """Read one recipe; UsageError with file, line or key, and what is wrong with it."""
     try:
-        raw = tomllib.loads(path.read_text())
+        return _parsed(path, path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path}: {e}", hint="the file is not valid TOML") from e
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}") from e
+
+
+@cache
+def _parsed(path: Path, text: str) -> Recipe:
+    raw = tomllib.loads(text)
     kinds = {"summary": str, "suite": str, "kernel": dict, "packages": list, "check_valid_until": bool}
     for key, value in raw.items():
         if key not in kinds:

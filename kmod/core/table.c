@@ -300,20 +300,26 @@ int hs_edition_register(struct hs_edition *edition)
 EXPORT_SYMBOL_GPL(hs_edition_register);
 
 /*
- * HS_CTL_PUBLISH. Context: process, may sleep. Return: 0, -ENOENT, -ENODEV (none stands by), or what the mechanism's
- * admit says; then it stands by as before.
+ * HS_CTL_PUBLISH. Context: process, may sleep. Return: 0, -ENOENT, -ENODEV (none stands by, or it is being unloaded), or
+ * what the mechanism's admit says; then it stands by as before.
  */
 int hs_slot_publish(const char *name)
 {
+	struct hs_edition *held;
 	struct hs_slot *slot;
 	int err = -ENOENT;
 
 	mutex_lock(&hs_lock);
 	slot = find_slot(name);
+	held = slot ? slot->held : NULL;
 	if (slot)
-		err = slot->held ? admit(slot, slot->held) : -ENODEV;
-	if (!err)
-		unhold(slot);
+		err = held && try_module_get(held->owner) ? 0 : -ENODEV;
+	if (!err) {
+		err = admit(slot, held);
+		module_put(held->owner);
+		if (!err)
+			unhold(slot);
+	}
 	mutex_unlock(&hs_lock);
 	return err;
 }
@@ -333,7 +339,8 @@ void hs_edition_unregister(struct hs_edition *edition)
 	ref = edition->ref;
 	slot = ref ? ref->slot : find_slot(edition->slot);
 	if (!ref) {
-		unhold(slot);
+		if (!WARN_ON_ONCE(!slot || slot->held != edition))
+			unhold(slot);
 		mutex_unlock(&hs_lock);
 		return;
 	}

@@ -52,7 +52,6 @@ bool slot_info(int ctl, struct hs_ctl_info *info);
 /* swap.c */
 void open_swapper(struct swapper *swapper, int argc, char **argv);
 /* The edition so many places after the live one in the ring. */
-const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead);
 int insert_version(const char *module, unsigned int version, unsigned int layout, const char *more);
 /* Wait for the old edition's last reference and unload it. Returns 0 or an errno; *step says where. */
 int drain_old(struct swapper *swapper, const char **step, struct hs_ctl_drain *drain, __u64 *unload_ns,

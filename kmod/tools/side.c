@@ -77,7 +77,7 @@ int publish_command(int argc, char **argv)
 	snprintf(publish.slot, sizeof(publish.slot), "%s", option(argc, argv, "--slot") ?: SLOT);
 	if (!ioctl(open_ctl(), HS_CTL_PUBLISH, &publish))
 		return retire_command(argc, argv, "publish", HS_RETIRE_REPLACED);
-	printf("{\"publish\":{\"slot\":\"%s\",", publish.slot);
+	printf("{\"publish\":{\"slot\":\"%s\",\"refused\":true,", publish.slot);
 	print_error(errno);
 	return 0;
 }

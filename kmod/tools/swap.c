@@ -76,15 +76,17 @@ static void wait_for_sample(struct swapper *swapper, __u64 calls, __u64 irqs)
 	wait_until(has_sample, swapper, "calls to be answered");
 }
 
-/* The edition after the live one in the ring. */
-const char *next_edition(const struct swapper *swapper, const char *live, unsigned int ahead)
+/* The edition after the live one in the ring; not one that stands by, if there is another. */
+static const char *next_edition(const struct swapper *swapper, const char *live)
 {
 	const struct ring *ring = &swapper->ring;
+	unsigned int at, ahead = 1;
 
-	for (unsigned int i = 0; i < ring->length; i++)
-		if (!strcmp(ring->module[i], live))
-			return ring->module[(i + ahead) % ring->length];
-	return ring->module[ahead % ring->length];
+	for (at = 0; at < ring->length - 1 && strcmp(ring->module[at], live); at++)
+		;
+	while (ahead < ring->length && is_loaded(ring->module[(at + ahead) % ring->length]))
+		ahead++;
+	return ring->module[(at + ahead) % ring->length];
 }
 
 int insert_version(const char *module, unsigned int version, unsigned int layout, const char *more)
@@ -159,6 +161,7 @@ int drain_old(struct swapper *swapper, const char **step, struct hs_ctl_drain *d
 
 static enum outcome swap_new_first(struct swapper *swapper, unsigned int number, const struct hs_ctl_info *old)
 {
+	const char *next = next_edition(swapper, old->module);
 	__u64 start = now_ns(), load_ns, unload_ns;
 	struct hs_ctl_drain drain;
 	const char *step = "load";
@@ -166,7 +169,7 @@ static enum outcome swap_new_first(struct swapper *swapper, unsigned int number,
 	unsigned int attempts;
 	int err;
 
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1,
+	err = insert_version(next, old->newest + 1,
 			     old->layout + (old->transforms && number % LAYOUT_EVERY == 0), swapper->edition);
 	load_ns = now_ns() - start;
 	/* The new edition and those before it answer side by side, before the oldest goes. */
@@ -183,6 +186,7 @@ static enum outcome swap_new_first(struct swapper *swapper, unsigned int number,
 
 static enum outcome swap_old_first(struct swapper *swapper, unsigned int number, const struct hs_ctl_info *old)
 {
+	const char *next = next_edition(swapper, old->module);
 	__u64 start = now_ns(), unload_ns, load_ns;
 	struct hs_ctl_info now;
 	unsigned int attempts;
@@ -193,7 +197,7 @@ static enum outcome swap_old_first(struct swapper *swapper, unsigned int number,
 	if (err)
 		return no_swap(number, "unload", err);
 	load_ns = now_ns();
-	err = insert_version(next_edition(swapper, old->module, 1), old->newest + 1, old->layout, swapper->edition);
+	err = insert_version(next, old->newest + 1, old->layout, swapper->edition);
 	load_ns = now_ns() - load_ns;
 	if (err)
 		return no_swap(number, "load", err);

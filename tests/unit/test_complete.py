@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a Tab offers, as the three shells ask for it."""
+"""What a Tab offers."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import lab
-from lab import stayed
 from lab.cell import Cell
 from lab.commands import complete
 from lab.results import RunFolder
@@ -58,22 +53,3 @@ def test_targets_go_deeper_as_they_are_typed(run: str) -> None:
 def test_what_cannot_be_known_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_STATE_DIR", "/proc/none")
     assert complete.guests("") == []
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells(tmp_path: Path, shell: str) -> None:
-    """One process per shell asks what `lab ssh mi<Tab>` does, without importing what takes time."""
-    words = {"COMP_WORDS": "lab ssh mi", "COMP_CWORD": "2"}  # bash; the others:
-    words |= {"_TYPER_COMPLETE_ARGS": "lab ssh mi", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    env = {**os.environ, **words, "_LAB_COMPLETE": f"complete_{shell}"}
-    env["PYTHONPATH"] = str(Path(lab.__file__).parent.parent)
-    code = (
-        "import atexit, sys; heavy = {'libvirt', 'paramiko', 'jinja2'}; "
-        "atexit.register(lambda: print('HEAVY', *heavy & set(sys.modules), file=sys.stderr)); "
-        "from lab.cli import main; main()"
-    )
-    with kept(tmp_path, name="mine"):
-        assert stayed.find().name == "mine"
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
-    assert "mine" in done.stdout
-    assert done.stderr == "HEAVY\n"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from lab import openssh, rack, stayed
 from lab.deadline import Deadline, wait_until
 from lab.errors import HostError, HypervisorError, LabError, UsageError
+from lab.keeper import AHEAD_S
 from tests.unit.staying import kept, record
 
 WAIT_S = 10.0
@@ -118,7 +120,9 @@ def test_the_connection_made_ahead_goes_to_who_asks_first(
         if made:
             wait_until((tmp_path / "begun").exists, "the client", Deadline.after(WAIT_S))
             threading.Timer(0.1, lambda: held.bind(str(path))).start()
+        asked_s = time.monotonic()
         answers = [stayed.ask(stay.record, {"do": "connection"}, timeout_s=WAIT_S) for _ in range(2)]
+        assert time.monotonic() - asked_s < AHEAD_S, "its end is seen, not waited out"
         assert answers == [{"path": str(path) if made else ""}, {"path": ""}]
     wait_until(lambda: all(one.name != "ahead" for one in threading.enumerate()), "its end", Deadline.after(WAIT_S))
 

@@ -76,14 +76,17 @@ class Bench:
 
     def publish(self, version: int) -> dict[str, Any]:
         """One swap to an edition that lies loaded before it is published: the loader has no part in it."""
-        there = json.loads(self.sh("cat /sys/kernel/debug/hotswap/state"))["editions"]
-        loaded_now = {one["module"] for one in there if one["state"] != "gone"}
-        module = next(one for one in ("hs_ed_mix", "hs_ed_fnv") if one not in loaded_now)
+        module = self.free()[0]
         loaded = self.sh(f"./hs-ctl insert {module} --parameters 'version={version} hold=1'")
         assert json.loads(loaded)["insert"]["error"] is None, loaded
         swap: dict[str, Any] = json.loads(self.sh("./hs-ctl publish"))["publish"]
         assert swap["error"] is None and swap["version"] == version and swap["module"], swap
         return swap
+
+    def free(self) -> list[str]:
+        """The modules of editions that are not loaded."""
+        loaded = {line.split()[0] for line in self.sh("cat /proc/modules").splitlines()}
+        return [one for one in ("hs_ed_mix", "hs_ed_fnv", "hs_ed_lfsr", "hs_ed_crc") if one not in loaded]
 
     def stats(self) -> dict[str, Any]:
         """What the kernel counts now."""

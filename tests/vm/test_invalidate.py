@@ -61,7 +61,7 @@ def test_a_swap_does_not_wait_for_who_stays(bench: Bench, arch: str, stay: str) 
 
 
 def test_a_caller_with_interrupts_off_is_cut_off(bench: Bench) -> None:
-    stay_us, swaps, batches = 400_000, 6, 0
+    stay_us, swaps, batches = 300_000, 8, 0
     bench.begin("irqoff", stay_us)
     version, drains = itertools.count(2), [stay_us * 1000]
     while batches < 3 and drains[-1] > stay_us * 1000 / 4:  # a busy machine may spoil a swap
@@ -69,7 +69,7 @@ def test_a_caller_with_interrupts_off_is_cut_off(bench: Bench) -> None:
         batches += 1
     caller = end(bench).load["threads"][-1]  # the one before it sleeps
     # Inside at two swaps of three, on the other CPU; were it waited for, each of these took half a stay on average.
-    assert caller["retried"] + caller["recovered"] >= batches * swaps / 2, drains
+    assert caller["retried"] + caller["recovered"] >= batches * 3, drains
     assert drains[-1] < stay_us * 1000 / 4, drains
 
 
