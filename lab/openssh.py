@@ -108,6 +108,8 @@ def get(record: Record, source: str, target: Path) -> None:
     final = target / name if target.is_dir() else target
     if final.is_dir():
         raise UsageError(f"{final} is in the way", hint="remove it first")
+    if final.exists() and not final.is_file():
+        raise UsageError(f"{final} is no plain file", hint="it would be replaced; name a file or a folder")
     if not final.parent.is_dir():
         raise UsageError(f"there is no folder {final.parent}")
     try:

@@ -104,13 +104,16 @@ def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
         openssh.get(one, "/none", host)
     with pytest.raises(UsageError, match="is in the way"):
         openssh.get(one, str(guest / "file"), host)
+    os.mkfifo(host / "fifo")
+    with pytest.raises(UsageError, match="is no plain file"):
+        openssh.get(one, str(guest / "file"), host / "fifo")
     with pytest.raises(UsageError, match="there is no folder"):
         openssh.get(one, str(guest / "file"), host / "a" / "b")
     with pytest.raises(LabError, match="cannot copy"):
         openssh.put(one, guest / "file", "/proc/none/x")
     with pytest.raises(LabError, match="cannot copy to /proc/file"):
         openssh.get(one, str(guest / "file"), Path("/proc"))
-    assert [path.name for path in host.iterdir()] == ["file"]
+    assert sorted(path.name for path in host.iterdir()) == ["fifo", "file"]
 
 
 @pytest.mark.parametrize(
