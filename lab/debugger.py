@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 GDB = "gdb-multiarch"
 REFUSED = 97  # exit code of a gdb that could not show the guest; no script of anybody's ends so
 START = Path(__file__).parent / "gdb" / "start.py"
+PYTHON = ".py"  # what gdb takes for Python
 CONSOLE_CAP = 16 << 20  # bytes of a console's log that are read
 LET_GO_S = 5.0
 # Where the sources lay when modules were built, by the name of one that every build has.
@@ -43,9 +44,9 @@ def run(record: Record, *, script: Path | None, more: Sequence[str]) -> int:
         raise LabError(f"{record.name} has no gdb stub at {record.gdb}", hint="lab ps says which guests there are")
     with _alone(record), tempfile.TemporaryDirectory(prefix="lab-gdb-") as folder:
         told = Path(folder) / "guest.json"
-        told.write_text(json.dumps(facts(record, batch=script is not None)))
+        told.write_text(json.dumps(facts(record, script=script)))
         argv = [GDB, "-q", *(("-nx", "-batch") if script else ()), "-x", str(START)]
-        argv += ["-x", str(script)] if script else []
+        argv += ["-x", str(script)] if script and script.suffix != PYTHON else []
         status = proc.foreground([*argv, *more], env={"LAB_GDB": str(told)})
     if status < 0 and not record.frozen:
         log.warning("gdb was killed: %s goes on", record.name)
@@ -62,8 +63,8 @@ def _alone(record: Record) -> Iterator[None]:
         yield
 
 
-def facts(record: Record, *, batch: bool) -> dict[str, Any]:
-    """What lab/gdb/start.py wants to know."""
+def facts(record: Record, *, script: Path | None) -> dict[str, Any]:
+    """What lab/gdb/start.py wants to know; a Python `script` is run by it."""
     image = Path(record.image)
     symbols = kernelmap.read(image)
     if record.text is None:
@@ -76,7 +77,8 @@ def facts(record: Record, *, batch: bool) -> dict[str, Any]:
         "release": record.release,
         "socket": record.gdb,
         "frozen": record.frozen,
-        "script": batch,
+        "script": script is not None,
+        "python": str(script) if script and script.suffix == PYTHON else "",
         "refused": REFUSED,
         "kernel": str(full if full.exists() else kernelmap.symbol_file(image, arch.get(record.arch).elf)),
         "full": full.exists(),

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,10 @@ class Hypervisor:
             )
             domain.revertToSnapshot(saved, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING)
 
-    def dump(self, name: str, path: Path) -> None:
+    def dump(self, name: str, path: Path, *, wanted: Callable[[], bool] = lambda: True) -> None:
         """Write a domain's memory and registers into an ELF core, which appears whole or not at all.
 
+        Nor does it appear when it is not `wanted` any more once it is written.
         The domain stands still meanwhile, and afterwards runs if it ran before. The file is the caller's alone: memory
         holds keys. The core has a VMCOREINFO note when the guest's kernel gave one (`kernelmap.learn`).
         """
@@ -131,7 +132,8 @@ class Hypervisor:
                 self._connection.lookupByName(name).coreDumpWithFormat(
                     str(partial), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
                 )
-            partial.replace(path)
+            if wanted():
+                partial.replace(path)
         except OSError as e:
             raise refused(e, where=path) from e
         finally:
@@ -149,12 +151,16 @@ class Hypervisor:
         except libvirt.libvirtError:
             return False
 
+    def stands(self, name: str) -> bool:
+        """Whether a domain's CPUs stand still, whoever stopped them: we, a gdb, or a dump that is being written."""
+        with _wrapped("ask how the guest is"):
+            return bool(self._connection.lookupByName(name).state()[0] == libvirt.VIR_DOMAIN_PAUSED)
+
     def suspend(self, name: str) -> None:
         """Stop a domain's CPUs where they are; nothing happens when they stand already."""
         with _wrapped("freeze the guest"):
-            domain = self._connection.lookupByName(name)
-            if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-                domain.suspend()
+            if not self.stands(name):
+                self._connection.lookupByName(name).suspend()
 
     def disk_error(self, name: str) -> str:
         """Why QEMU paused a domain over its disk, in one line; nothing when it did not."""

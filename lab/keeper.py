@@ -38,10 +38,12 @@ STEP_S = 10.0
 AHEAD_S = 2.0  # a connection that was not made by then is not waited for
 VIEW_CAP = 1 << 20  # bytes that a viewer may be behind the line; what it cannot take is lost to it
 # A shell on the serial line, started again when it ends: init has none there, for a cell needs a line without one.
+# Not begun with `&`: what is begun so ignores Ctrl-C, and so does all that it starts.
 _SHELL = (
     "cd /root; export HOME=/root TERM=vt220 PS1={name}:'\\w# '; "
     "stty -F /dev/{line} sane; "
-    "(while :; do setsid -c bash -l || sleep 1; done) </dev/{line} >/dev/{line} 2>&1 &"
+    "setsid -f sh -c 'while :; do setsid -c bash -l </dev/{line} >/dev/{line} 2>&1 || sleep 1; done' "
+    "</dev/null >/dev/null 2>&1"
 )
 
 
@@ -173,6 +175,7 @@ class Stay:
     def _answer(self, request: Request, client: socket.socket) -> Any:
         """What can be asked; see `lab.control`."""
         answers: dict[str, Callable[[Request, socket.socket], Any]] = {
+            "state": self._state,
             "dump": self._dump,
             "console": self._console,
             "resize": self._resize,
@@ -186,8 +189,13 @@ class Stay:
             raise LabError("it ends just now", hint="lab ps says what is up")
         return answer(request, client)
 
-    def _dump(self, request: Request, _client: socket.socket) -> Any:
-        self.guest.rack.hypervisor.dump(self.guest.name, Path(str(request.get("to"))))
+    def _state(self, _request: Request, _client: socket.socket) -> Any:
+        """What a record cannot know: whether it stands still just now, and why it is lost."""
+        return {"stands": self.guest.rack.hypervisor.stands(self.guest.name), "lost": self.guest.lost}
+
+    def _dump(self, request: Request, client: socket.socket) -> Any:
+        hypervisor, to = self.guest.rack.hypervisor, Path(str(request.get("to")))
+        hypervisor.dump(self.guest.name, to, wanted=lambda: _there(client))
         return {}
 
     def _connection(self, _request: Request, _client: socket.socket) -> Any:

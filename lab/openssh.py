@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import shlex
@@ -16,16 +17,29 @@ from lab.errors import LabError, UsageError
 from lab.stayed import Record
 from lab.untrusted import one_line
 
+log = logging.getLogger(__name__)
+
 CONNECT_S = 10
+NAMED = 3  # of what was left out, so many are named
 _GREETING_S = 2.0  # a guest that is not as quick is asked anew, with CONNECT_S
 _ABSENT = 44  # exit status of our scripts in the guest when there is no such file
-# As cp does: into a folder when there is one of that name, else under that name. $1 is where, $2 the entry's name.
+_UNFIT = 45  # when what is there is a device or a pipe
+# As cp does: into a folder when there is one of that name, or the name ends as one's, else under that name. Folders on
+# the way are made. $1 is where, $2 the entry's name.
 _TAKE = (
-    'if [ -d "$1" ]; then exec tar -x -f - -C "$1"; fi; '
-    'mkdir -p "$(dirname "$1")" && t=$(mktemp -d "$(dirname "$1")/.lab.XXXXXX") && tar -x -f - -C "$t" && '
-    'mv -T "$t/$2" "$1"; s=$?; rm -rf "$t"; exit $s'
+    'case $1 in */) mkdir -p "$1" || exit;; esac; '
+    'p=$(readlink -m -- "$1"); if [ -d "$p" ]; then exec tar -x -f - -C "$p"; fi; '
+    f'[ ! -e "$p" ] || [ -f "$p" ] || exit {_UNFIT}; '
+    'mkdir -p "$(dirname "$p")" && t=$(mktemp -d "$(dirname "$p")/.lab.XXXXXX") && tar -x -f - -C "$t" && '
+    'mv -T "$t/$2" "$p"; s=$?; rm -rf "$t"; exit $s'
 )
-_GIVE = f'p=$(readlink -e -- "$1") || exit {_ABSENT}; exec tar -c -f - -C "$(dirname "$p")" -- "$(basename "$p")"'
+# The kernel's own files do not say how long they are, and tar believes them: such a file is read first.
+_GIVE = (
+    f'p=$(readlink -e -- "$1") || exit {_ABSENT}; n=$(basename "$p"); '
+    'case $p in /proc/*|/sys/*) [ -d "$p" ] || { '
+    't=$(mktemp -d) && cat "$p" >"$t/$n" && tar -c -f - -C "$t" -- "$n"; s=$?; rm -rf "$t"; exit $s; };; esac; '
+    'exec tar -c -f - -C "$(dirname "$p")" -- "$n"'
+)
 
 
 def command(record: Record, words: list[str], *, terminal: bool) -> list[str]:
@@ -34,6 +48,11 @@ def command(record: Record, words: list[str], *, terminal: bool) -> list[str]:
         raise UsageError(
             f"{record.name} stands still: {record.frozen}",
             hint=f"lab gdb {record.name} looks into it, lab down {record.name} ends it",
+        )
+    if stayed.state(record) == stayed.STANDS:
+        raise UsageError(
+            f"{record.name} {stayed.STANDS}",
+            hint=f"wait for its end; after a killed gdb: lab gdb {record.name}, and quit it",
         )
     told = shlex.join(words) if words else f"cd; PS1={shlex.quote(record.name)}':\\w# ' exec bash -l"
     # A command without a terminal would outlive its client, if that leaves and the connection stays.
@@ -95,6 +114,10 @@ def put(record: Record, source: Path, target: str) -> None:
     script = ["sh", "-c", _TAKE, "sh", target or "/root", source.name]
     reading: list[str | Path] = ["tar", "-c", "-f", "-", "-C", source.parent, "--", source.name]
     statuses, said = proc.pipe(reading, command(record, script, terminal=False))
+    if statuses[1] == _UNFIT:
+        raise UsageError(
+            f"{record.name}:{target} is no plain file", hint="it would be replaced; name a file or a folder"
+        )
     if any(statuses):
         raise LabError(f"cannot copy {source} to {record.name}:{target}: {one_line(said) or 'no word of why'}")
 
@@ -102,7 +125,8 @@ def put(record: Record, source: Path, target: str) -> None:
 def get(record: Record, source: str, target: Path) -> None:
     """Copy a file or folder out of the guest, which may be hostile: only files, folders and links inside them come.
 
-    UsageError when there is none, LabError when it cannot be copied; then nothing is there.
+    What else a folder has is left out, with a warning. UsageError when there is no such file, LabError when it cannot
+    be copied; then nothing is there.
     """
     name = posixpath.basename(source.rstrip("/")) or "root"
     final = target / name if target.is_dir() else target
@@ -125,20 +149,32 @@ def get(record: Record, source: str, target: Path) -> None:
         entries = list(work.iterdir())
         if any(statuses) or len(entries) != 1:
             raise LabError(f"cannot copy {record.name}:{source}: {one_line(said) or 'no word of why'}")
-        _check(entries[0])
+        left_out = _strip(entries[0])
         os.replace(entries[0], final)
+        if left_out:
+            more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+            log.warning("left out, links to elsewhere or no plain files: %s%s", ", ".join(left_out[:NAMED]), more)
     except OSError as e:
         raise LabError(f"cannot copy to {final}: {e.strerror or e}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _check(top: Path) -> None:
-    """LabError unless what came from a guest is a file, or a folder of files, folders, and links that stay in it."""
-    for path in (top, *top.rglob("*")):
+def _strip(top: Path) -> list[str]:
+    """Remove from what came from a guest all but files, folders, and links that stay in it; the names of what went.
+
+    LabError when nothing is left.
+    """
+    if top.is_symlink() or not (top.is_file() or top.is_dir()):
+        raise LabError(f"the guest sent what is no plain file: {one_line(top.name)}")
+    inside, gone = os.path.realpath(top), []
+    for path in sorted(top.rglob("*")):
         if path.is_symlink():
-            plain = path != top and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(top))
+            plain = Path(os.path.realpath(path)).is_relative_to(inside)
         else:
             plain = path.is_file() or path.is_dir()
         if not plain:
-            raise LabError(f"the guest sent what is no plain file: {one_line(str(path.relative_to(top.parent)))}")
+            gone.append(path)
+    for path in gone:
+        path.unlink()
+    return [one_line(str(path.relative_to(top.parent))) for path in gone]

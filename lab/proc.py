@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -162,6 +163,35 @@ def become(argv: Sequence[str | Path]) -> NoReturn:
         os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
     except FileNotFoundError as e:
         raise _missing(words[0]) from e
+
+
+def follow(argv: Sequence[str | Path]) -> int:
+    """Run a command with our stdin, stdout and stderr to its end; its exit code, 128 and more when a signal ended it.
+
+    It ends, too, when we do, and when nobody reads our stdout any more (`lab exec -- yes | head -1`), even if it never
+    learns that. Raises HostError when the program is missing.
+    """
+    words = [str(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    if shutil.which(words[0]) is None:
+        raise _missing(words[0])
+    sys.stdout.flush()
+    with subprocess.Popen([*_MORTAL, *words]) as process:
+        ended = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            poll.register(1, 0)  # a pipe's other end was closed: told without being asked for
+            if all(handle != ended for handle, _ in poll.poll()):
+                process.kill()
+                process.wait()
+                return 128 + signal.SIGPIPE
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            os.close(ended)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def pipe(source: Sequence[str | Path], sink: Sequence[str | Path]) -> tuple[tuple[int, int], str]:

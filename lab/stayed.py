@@ -26,6 +26,8 @@ from lab.errors import HostError, LabError, UsageError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 ANSWER_CAP = 1 << 20  # bytes of a keeper's answer
+STATE_S = 2.0
+STANDS = "stands still: a gdb or a dump looks into it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,15 @@ def ask(record: Record, request: dict[str, Any], *, timeout_s: float | None = No
     """Send a keeper one request; its answer. See `asked`."""
     with asked(record, request, timeout_s=timeout_s) as (answer, _):
         return answer
+
+
+def state(record: Record) -> str:
+    """What keeps a guest from answering that its record does not say: STANDS, or why it is lost; else nothing."""
+    try:
+        said = ask(record, {"do": "state"}, timeout_s=STATE_S)
+        return STANDS if said["stands"] else str(said["lost"])
+    except (LabError, KeyError, TypeError):
+        return ""  # whoever needs the guest will hear it
 
 
 def read_line(sock: socket.socket) -> bytes:

@@ -45,7 +45,7 @@ class Risen:
     """A guest that is up."""
 
     stay: Stay
-    seconds: float  # until it answered
+    seconds: float  # until it answered, without what its modules' build took
     plan: workload.Plan | None  # what is loaded, or was to be
     trouble: str = ""  # why the modules are not loaded
 
@@ -108,7 +108,9 @@ def rise(target: Target, wish: Wish, keeper: Keeper, stack: ExitStack, note: Cal
     )
     workshop = Workshop(rack, options, _Notes(note))
     machine = workshop.machine(target.arch, target.kernel, target.hardware)
+    building_s = time.monotonic()
     build = workshop.build(machine) if target.cell else None
+    started_s += time.monotonic() - building_s
     watch = _Watch(wish.freeze_on_splat)
     console_log = rack.work / "console.log"
     with ExitStack() as own:

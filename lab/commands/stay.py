@@ -140,7 +140,7 @@ def execute(
             autocompletion=complete.guests,
         ),
     ] = None,
-) -> None:
+) -> int:
     """Run a command in a guest; its exit code is ours, or 255 when the guest does not answer.
 
     Example: lab exec aarch64-trixie -- uname -r
@@ -150,8 +150,9 @@ def execute(
     guest, command = _guest_and_command(words or [])
     if not command:
         raise UsageError("a command is missing", hint="lab exec GUEST -- COMMAND")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    proc.become(openssh.command(stayed.find(guest), command, terminal=terminal))
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        proc.become(openssh.command(stayed.find(guest), command, terminal=True))
+    return proc.follow(openssh.command(stayed.find(guest), command, terminal=False))
 
 
 def _guest_and_command(words: list[str]) -> tuple[str | None, list[str]]:
@@ -213,10 +214,14 @@ def ps(as_json: opt.Json = False) -> None:
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in there], indent=2))
         return
-    rows = [("NAME", "UP", "MACHINE", "ACCEL", "SSH", "WHAT")] if there else []
+    if not there:
+        print("lab: no guest is up; lab up ARCH/KERNEL starts one", file=sys.stderr)
+        return
+    rows = [("NAME", "UP", "MACHINE", "ACCEL", "SSH", "WHAT")]
     for one in there:
         hardware = "" if one.hardware == STANDARD else f"@{one.hardware}"
-        what = " ".join(word for word in (one.cell or "", f"frozen: {one.frozen}" if one.frozen else "") if word)
+        how = f"frozen: {one.frozen}" if one.frozen else stayed.state(one)
+        what = " ".join(word for word in (one.cell or "", how) if word)
         machine = f"{one.arch}/{one.kernel}{hardware}"
         rows.append((one.name, _age(one.started), machine, one.accel, str(one.ssh_port), what or "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -245,6 +250,8 @@ def down(
     killed = {one.name: one for one in stayed.left()}
     if everything:
         wanted = [*killed.values(), *stayed.every()]
+        if not wanted:
+            print("lab: no guest is up", file=sys.stderr)
     else:
         wanted = [killed[guest] if guest in killed else stayed.find(guest)]
     failed: list[LabError] = []

@@ -135,19 +135,22 @@ def core(name: str) -> Any:
             symbol = objfile.lookup_static_symbol(name) or objfile.lookup_global_symbol(name)
             if symbol is not None:
                 return symbol.value()
-    raise gdb.GdbError(f"no module with '{name}' is loaded")
+    raise gdb.GdbError(
+        "none of the lab's modules is in this guest: lab up --mechanism M, or lab up CELL, puts them there"
+    )
 
 
 def slots() -> Iterator[Any]:
     """Every entry of the module table."""
+    head = int(core("slots").address)
     kind = gdb.lookup_type("struct hs_slot")
-    return guestmem.listed(int(core("slots").address), guestmem.offset(kind, "node"), kind)
+    return guestmem.listed(head, guestmem.offset(kind, "node"), kind)
 
 
 def editions() -> Iterator[tuple[Any, Any]]:
     """Every record of the reference manager with its slot, oldest first."""
-    kind = gdb.lookup_type("struct hs_ref")
     for slot in slots():
+        kind = gdb.lookup_type("struct hs_ref")
         for ref in guestmem.listed(int(slot["refs"].address), guestmem.offset(kind, "node"), kind):
             yield slot, ref
 

@@ -10,6 +10,7 @@ Of registers that a function keeps for its caller the tables know only rbp.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from lab.gdb import guestmem
 from lab.gdb.splat import FrameId, exception_registers
 
 ALL = 1 << 64
+SIZE = 6  # of an entry: two offsets, then registers and kind, 16 bits each
 BY_BP, SP_MEMORY = 4, 9
 
 
@@ -42,18 +44,17 @@ NUMBERS = {
 class OrcUnwinder(Unwinder):
     """Finds callers in the kernel's own code."""
 
-    def __init__(self, kernel: range) -> None:
+    def __init__(self, kernel: range, release: str) -> None:
         super().__init__("hs-orc")
         self.kernel = kernel
         self.addresses = guestmem.address_of("__start_orc_unwind_ip")
         self.count = (guestmem.address_of("__stop_orc_unwind_ip") - self.addresses) // 4
         self.entries = guestmem.address_of("__start_orc_unwind")
-        kind = gdb.lookup_type("struct orc_entry")  # two offsets, then registers and kind
-        self.size, fields = kind.sizeof, [one.name for one in kind.fields()]
         # From 6.4 on the end of a stack is one of the kinds, which got a bit more for it.
-        self.call, self.whole, self.part = (2, 3, 4) if "end" not in fields else (0, 1, 2)
-        self.bits = 7 if "end" not in fields else 3
-        first = guestmem.word(self.entries + self.size * self._number(guestmem.address_of("panic")) + 4, 2)
+        kinds = version(release) >= (6, 4)
+        self.call, self.whole, self.part = (2, 3, 4) if kinds else (0, 1, 2)
+        self.bits = 7 if kinds else 3
+        first = guestmem.word(self.entries + SIZE * self._number(guestmem.address_of("panic")) + 4, 2)
         if first & 15 not in NUMBERS:
             raise ValueError(f"unknown unwind tables: a function begins with register {first & 15}")
         self.numbers = NUMBERS[first & 15]
@@ -72,7 +73,7 @@ class OrcUnwinder(Unwinder):
 
     def _caller(self, frame: Any, pc: int) -> Any:
         place = pc if frame.level() == 0 or pc in self.exact else pc - 1
-        numbers, at = self.numbers, self.entries + self.size * self._number(place)
+        numbers, at = self.numbers, self.entries + SIZE * self._number(place)
         distance, below, rest = (guestmem.word(at + step, 2) for step in (0, 2, 4))
         base, kept, kind = rest & 15, rest >> 4 & 15, rest >> 8 & self.bits
         if base not in numbers.base:
@@ -121,9 +122,14 @@ def _signed(value: int, bits: int = 16) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def enable(kernel: range) -> None:
-    """From now on, for every frame."""
+def version(release: str) -> tuple[int, ...]:
+    """The first two numbers of a kernel's release."""
+    return tuple(int(one) for one in re.findall(r"\d+", release)[:2])
+
+
+def enable(kernel: range, release: str) -> None:
+    """From now on, for every frame; `release` is the kernel's."""
     try:
-        register_unwinder(None, OrcUnwinder(kernel), replace=True)
+        register_unwinder(None, OrcUnwinder(kernel, release), replace=True)
     except (ValueError, gdb.error) as e:
         print(f"backtraces end where the kernel begins: {e}")

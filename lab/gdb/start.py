@@ -18,7 +18,7 @@ import gdb
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from lab.gdb import guestmem, hs, orc, splat, unwind  # noqa: E402
+from lab.gdb import guestmem, hs, orc, script, splat, unwind  # noqa: E402
 from lab.gdb.guestmem import quoted  # noqa: E402
 from lab.gdb.symbols import Modules  # noqa: E402
 
@@ -108,7 +108,7 @@ def start(facts: dict[str, Any]) -> None:
     if facts["arch"] == "aarch64":
         unwind.enable(modules, kernel)
     elif not facts["full"]:
-        orc.enable(kernel)
+        orc.enable(kernel, str(facts["release"]))
     splat.KernelFilter()
     fault = splat.find(facts["splats"], modules, facts["arch"], frozen=bool(facts["frozen"]))
     Prefix()
@@ -134,3 +134,5 @@ try:
 except Exception as e:  # whatever it is, what was to follow makes no sense
     print(f"lab: gdb cannot show the guest: {e}", file=sys.stderr)
     gdb.execute(f"quit {told['refused']}")
+if told["python"]:
+    script.run(told["python"])

@@ -27,7 +27,10 @@ class Hypervisor:
         self.ended: list[str] = []
         self.suspend: Callable[[str], None] = self.frozen.add
         self.end: Callable[[str], None] = self.ended.append
-        self.dump: Callable[[str, Path], None] = lambda name, path: None
+        self.dump: Callable[..., None] = lambda name, path, wanted: None
+
+    def stands(self, name: str) -> bool:
+        return name in self.frozen
 
     def running(self, name: str) -> bool:
         return name not in self.ended

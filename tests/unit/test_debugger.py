@@ -85,12 +85,31 @@ def put_gdb(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 def test_gdb_is_told_all_that_is_known(guest: stayed.Record) -> None:
-    facts = debugger.facts(guest, batch=True)
+    facts = debugger.facts(guest, script=None)
     assert facts["moved"] == TEXT - 0xFFFFFFFF81000000
     assert Path(facts["kernel"]).read_bytes()[:4] == b"\x7fELF"
     assert facts["sources"] == [["/old/place/kmod", str(paths.kmod_dir())], ["/tmp/x/tree", str(paths.kmod_dir())]]
     assert facts["splats"][0]["cpu"] == 1 and facts["splats"][0]["symbols"]["pc"].startswith("hs_calc+")
     assert json.loads(json.dumps(facts)) == facts
+    assert not facts["script"] and not facts["python"]
+    assert debugger.facts(guest, script=Path("x.gdb"))["python"] == ""
+    assert debugger.facts(guest, script=Path("x.py"))["python"] == "x.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [("x = 1", 0), ("1 / 0", 1), ("raise SystemExit(0)", 0), ("raise SystemExit('no')", 1), ("gdb.execute('p y')", 1)],
+)
+def test_a_script_in_python_says_whether_it_failed(tmp_path: Path, words: str, status: int) -> None:
+    script, run = tmp_path / "look.py", tmp_path / "run.py"
+    script.write_text(f"def later():\n    print('ran on', __name__)\n{words}\nlater()\n")
+    run.write_text(
+        f"import sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
+        f"from lab.gdb import script; script.run({str(script)!r})\nprint('after it')\n"
+    )
+    done = subprocess.run([debugger.GDB, "-nx", "-batch", "-x", run], capture_output=True, text=True)
+    assert done.returncode == status, done
+    assert ("ran on __main__" in done.stdout) == (words == "x = 1") and ("after it" in done.stdout) == (status == 0)
 
 
 def test_a_script_decides_the_exit_code(
@@ -105,6 +124,11 @@ def test_a_script_decides_the_exit_code(
     words = capfd.readouterr().out.split()
     assert words.index(str(debugger.START)) < words.index(str(script)) < words.index("-ex") and "-batch" in words
     assert json.loads((tmp_path / "told.json").read_text())["name"] == "g"
+    look = script.with_suffix(".py")
+    look.write_text("")
+    assert cli.call(["gdb", "--script", str(look)]) == 0
+    assert str(look) not in capfd.readouterr().out, "it is run by ours"
+    assert json.loads((tmp_path / "told.json").read_text())["python"] == str(look)
     for said, code in (("1", 1), ("3", 3)):
         monkeypatch.setenv("FAIL", said)
         assert cli.call(["gdb", "g", "--script", str(script)]) == code
@@ -127,7 +151,7 @@ def test_one_gdb_at_a_time(
 def test_paths_are_one_word_to_gdb(guest: stayed.Record, tmp_path: Path) -> None:
     folder = tmp_path / 'a "b\\ c'
     folder.mkdir()
-    file = Path(shutil.copy(str(debugger.facts(guest, batch=True)["kernel"]), folder / "x"))
+    file = Path(shutil.copy(str(debugger.facts(guest, script=None)["kernel"]), folder / "x"))
     script = folder / "look.py"
     script.write_text(
         f"import gdb, sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"

@@ -7,13 +7,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from lab import openssh, rack, stayed
+from lab import cli, openssh, rack, stayed
 from lab.deadline import Deadline, wait_until
 from lab.errors import HostError, HypervisorError, LabError, UsageError
 from lab.keeper import AHEAD_S
@@ -154,7 +155,7 @@ def test_a_name_is_taken_until_its_guest_has_ended(tmp_path: Path) -> None:
 
 
 def test_what_goes_wrong_is_told_to_who_asked(tmp_path: Path) -> None:
-    def refuse(_name: str, _path: Path) -> None:
+    def refuse(_name: str, _path: Path, **_how: Any) -> None:
         raise HypervisorError("libvirt could not", hint="why")
 
     with kept(tmp_path) as (_, fake, stay):
@@ -168,6 +169,50 @@ def test_what_goes_wrong_is_told_to_who_asked(tmp_path: Path) -> None:
         assert stay.record.frozen == ""
     with pytest.raises(HostError, match="does not answer"):
         stayed.ask(record("gone", tmp_path), {"do": "down"})
+
+
+def test_who_stands_still_without_a_record_of_it_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with kept(tmp_path) as (_, fake, stay):
+        assert stayed.state(stay.record) == ""
+        fake.hypervisor.suspend("g1")  # a gdb did
+        assert cli.call(["ps"]) == 0
+        assert "stands still: a gdb" in capfd.readouterr().out
+        assert cli.call(["exec", "--", "true"]) == 2
+        assert "stands still: a gdb" in capfd.readouterr().err
+        fake.hypervisor.frozen.clear()
+        fake.guest.give_up("its disk is full")
+        assert stayed.state(stay.record) == "its disk is full"
+        old = stay.record
+    assert stayed.state(old) == "", "its end is told by whoever needs it"
+    assert cli.call(["ps"]) == cli.call(["down", "--all"]) == 0
+    assert capfd.readouterr().err.count("no guest is up") == 2
+
+
+def test_a_dump_that_nobody_waits_for_any_more_is_not_wanted(tmp_path: Path) -> None:
+    wanted: list[bool] = []
+
+    def dump(_name: str, _path: Path, *, wanted: Callable[[], bool]) -> None:
+        begun.set()
+        assert left.wait(WAIT_S)
+        said.put(wanted())
+
+    begun, left, said = threading.Event(), threading.Event(), SimpleQueue[bool]()
+    with kept(tmp_path) as (_, fake, stay):
+        fake.hypervisor.dump = dump
+        for stays in (True, False):
+            begun.clear()
+            left.clear()
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(stay.record.control)
+                sock.sendall(b'{"do": "dump", "to": "x"}\n')
+                assert begun.wait(WAIT_S)
+                if stays:
+                    left.set()
+                    wanted.append(said.get(timeout=WAIT_S))
+            if not stays:
+                left.set()
+                wanted.append(said.get(timeout=WAIT_S))
+    assert wanted == [True, False]
 
 
 def test_viewers_see_the_line_and_type_into_it(tmp_path: Path) -> None:

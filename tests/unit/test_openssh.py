@@ -86,12 +86,17 @@ def test_copies_there_and_back(tmp_path: Path, guest: Path) -> None:
     openssh.put(one, host / "tree", str(guest))  # into a folder
     openssh.put(one, host / "tree" / "sub" / "it's", str(guest / "new" / "file"))  # under a name
     assert (guest / "tree" / "sub" / "it's").read_text() == (guest / "new" / "file").read_text() == "data"
+    openssh.put(one, host / "tree" / "sub" / "it's", str(guest / "folder") + "/")  # under its own name
+    assert (guest / "folder" / "it's").read_text() == "data"
+    (guest / "link").symlink_to("new/file")
+    openssh.put(one, host / "tree" / "sub" / "it's", str(guest / "link"))  # what it leads to
+    assert (guest / "link").is_symlink()
     openssh.get(one, str(guest / "tree") + "/", host / "back")
     openssh.get(one, str(guest / "new" / "file"), host)
     assert (host / "back" / "link" / "it's").read_text() == (host / "file").read_text() == "data"
     openssh.get(one, str(guest / "new" / "file"), host / "file")  # over a file, as cp does
     assert sorted(path.name for path in host.iterdir()) == ["back", "file", "tree"]
-    assert sorted(path.name for path in guest.iterdir()) == ["new", "tree"]
+    assert sorted(path.name for path in guest.iterdir()) == ["folder", "link", "new", "tree"]
 
 
 def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
@@ -111,6 +116,12 @@ def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
         openssh.get(one, str(guest / "file"), host / "a" / "b")
     with pytest.raises(LabError, match="cannot copy"):
         openssh.put(one, guest / "file", "/proc/none/x")
+    os.mkfifo(guest / "pipe")
+    (guest / "to-pipe").symlink_to("pipe")
+    for name in ("pipe", "to-pipe"):
+        with pytest.raises(UsageError, match=f"x:{guest}/{name} is no plain file"):
+            openssh.put(one, guest / "file", str(guest / name))
+    assert (guest / "pipe").is_fifo() and (guest / "to-pipe").is_symlink()
     with pytest.raises(LabError, match="cannot copy to /proc/file"):
         openssh.get(one, str(guest / "file"), Path("/proc"))
     assert sorted(path.name for path in host.iterdir()) == ["fifo", "file"]
@@ -119,12 +130,15 @@ def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
 @pytest.mark.parametrize(
     "what", ["fifo", "/etc/passwd", "../../x", "../secret", "y/../../secret", "a link alone", "two"]
 )
-def test_a_hostile_guest_gives_plain_files_or_nothing(tmp_path: Path, guest: Path, what: str) -> None:
+def test_a_hostile_guest_gives_plain_files_or_nothing(
+    tmp_path: Path, guest: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     tree = tmp_path / "top"
     tree.mkdir()
     names = "top ssh" if what == "two" else "top"
     if what == "fifo":
         os.mkfifo(tree / "x")
+        (tree / "y").mkdir()
     elif what == "a link alone":
         tree.rmdir()
         tree.symlink_to("secret")
@@ -133,9 +147,36 @@ def test_a_hostile_guest_gives_plain_files_or_nothing(tmp_path: Path, guest: Pat
         (tree / "x").symlink_to(what)
     os.system(f"tar -c -f {tmp_path}/hostile.tar -C {tmp_path} {names}")
     (tmp_path / "ssh").write_text(HOSTILE)
-    with pytest.raises(LabError, match="no plain file|cannot copy"):
+    if what in ("a link alone", "two"):
+        with pytest.raises(LabError, match="no plain file|cannot copy"):
+            openssh.get(record("x", tmp_path), "/x", tmp_path / "host")
+        assert not list((tmp_path / "host").iterdir())
+    else:
         openssh.get(record("x", tmp_path), "/x", tmp_path / "host")
-    assert not list((tmp_path / "host").iterdir())
+        assert [path.name for path in (tmp_path / "host").rglob("*")] == ["x", "y"]
+        assert "left out, links to elsewhere or no plain files: top/x" in caplog.text
+
+
+def test_of_much_that_is_left_out_a_few_are_named(
+    tmp_path: Path, guest: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (guest / "top").mkdir()
+    for number in range(5):
+        (guest / "top" / f"{number}").symlink_to("/etc")
+    openssh.get(record("x", tmp_path), str(guest / "top"), tmp_path / "host")
+    assert "top/0, top/1, top/2 and 2 more" in caplog.text
+    assert list((tmp_path / "host" / "top").iterdir()) == []
+
+
+def test_files_of_the_kernel_come_whole(tmp_path: Path, guest: Path) -> None:
+    openssh.get(record("x", tmp_path), "/proc/version", tmp_path / "host")
+    assert (tmp_path / "host" / "version").read_text() == Path("/proc/version").read_text()
+    openssh.get(record("x", tmp_path), "/sys/kernel/uevent_seqnum", tmp_path / "host" / "it")
+    assert (tmp_path / "host" / "it").read_text().strip().isdecimal()
+    before = set(Path("/tmp").iterdir())
+    with pytest.raises(LabError, match="cannot copy"):
+        openssh.get(record("x", tmp_path), "/proc/self/mem", tmp_path / "host")
+    assert set(Path("/tmp").iterdir()) <= before, "nor is anything left in the guest"
 
 
 def test_links_in_a_circle_come_as_they_are(tmp_path: Path, guest: Path) -> None:

@@ -38,6 +38,27 @@ def test_a_command_dies_with_the_lab() -> None:
     wait_until(lambda: command(pid) == "", "the child's end", Deadline.after(5))
 
 
+@pytest.mark.parametrize("how", ["nobody reads it", "killed"])
+def test_a_command_that_is_followed_ends_with_whom_it_is_for(how: str) -> None:
+    code = "from lab import proc; raise SystemExit(proc.follow(['sh', '-c', 'echo begun; exec sleep 600']))"
+    argv = [sys.executable, "-c", code]
+    with subprocess.Popen(argv, cwd=paths.REPOSITORY, stdout=subprocess.PIPE) as lab:
+        assert lab.stdout is not None and lab.stdout.readline() == b"begun\n"
+        pid = child(lab.pid)
+        if how == "killed":
+            lab.kill()
+        lab.stdout.close()
+        assert lab.wait(5) == (-signal.SIGKILL if how == "killed" else 128 + signal.SIGPIPE)
+    wait_until(lambda: command(pid) == "", "the child's end", Deadline.after(5))
+
+
+@pytest.mark.parametrize(("words", "status"), [("exit 7", 7), ("kill -9 $$", 128 + signal.SIGKILL)])
+def test_a_command_that_is_followed_says_how_it_ended(words: str, status: int) -> None:
+    assert proc.follow(["sh", "-c", words]) == status
+    with pytest.raises(HostError, match="is not installed"):
+        proc.follow(["no-such-program"])
+
+
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(HostError, match=r"^no-such-program is not installed$"):
         proc.run(["no-such-program"])

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,20 +78,23 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         reaper.sweep(runtime)
 
 
-def terminal(words: list[str], typed: bytes, until: bytes, folder: Path) -> bytes:
-    """What a command prints on a terminal of 33 lines and 99 columns; `typed` is typed once it has printed a prompt."""
+def terminal(words: list[str], dialog: Sequence[tuple[bytes, bytes]], folder: Path) -> bytes:
+    """What a command prints on a terminal of 33 lines and 99 columns.
+
+    The dialog is what is typed, the first of it at a prompt, and what is waited for then.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
     argv = [sys.executable, "-m", "lab", *words]
     with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True) as process:
         os.close(slave)
-        said = b""
+        said, wanted = b"", b"# "
         try:
-            while until not in said:
-                if b"# " in said and typed:
-                    os.write(master, typed)
-                    typed = b""
-                said += os.read(master, 4096)
+            for typed, until in (*dialog, (b"", b"")):
+                while wanted not in said:
+                    said += os.read(master, 4096)
+                os.write(master, typed)
+                wanted = until
             os.write(master, b"\x1d" if words[0] == "console" else b"exit 5\r")
             said += _rest(master)
             process.wait(WAIT_S)
@@ -123,14 +126,29 @@ def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Mach
     assert (tmp_path / "back").read_text() == "from stdin"
     lab("cp", "back", ":/root/there")
     assert lab("exec", "cat", "/root/there") == "from stdin"
+    lab("cp", ":/proc/version", "version")
+    assert machine.image.release in (tmp_path / "version").read_text()
+    argv = [sys.executable, "-m", "lab", "exec", "--", "yes"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=tmp_path) as endless:
+        assert endless.stdout is not None and endless.stdout.readline() == b"y\n"
+        endless.stdout.close()
+        assert endless.wait(END_S) == 128 + signal.SIGPIPE
+    (tmp_path / "look.py").write_text(f"import os; gdb.execute('bt 3'); os.system('{sys.executable} -m lab ps >ps')\n")
+    said = lab("gdb", "--script", "look.py")
+    assert "#0" in said and "backtraces end" not in said, said
+    assert "stands still" in (tmp_path / "ps").read_text()
+    (tmp_path / "look.py").write_text("gdb.execute('hs slots')\n")
+    lab("gdb", "--script", "look.py", code=1)  # it has none of our modules
+    assert "stands still" not in lab("ps")
     # The serial line learns its size soon after, so it is asked until it knows.
     (ahead,) = [line for line in lab.processes() if line.startswith("ssh ")]
     assert subprocess.run(["ssh", *ahead.split()[3:5], "-O", "check", name], capture_output=True).returncode == 0
     asked = b"until stty size | grep -x '33 9'9; do sleep 0.1; done; tty\r"
-    assert b"33 99\r" in terminal(["ssh"], asked, b"/dev/pts/", tmp_path)
+    assert b"33 99\r" in terminal(["ssh"], [(asked, b"/dev/pts/")], tmp_path)
     assert stayed.ask(stayed.find(name), {"do": "connection"}) == {"path": ""}, "the shell had it"
     line = f"/dev/{machine.image.arch.console}".encode()
-    assert b"33 99\r" in terminal(["console"], b"\r" + asked, line, tmp_path)
+    ended = [(b"echo $((5*5))5; sleep 1000\r", b"255"), (b"\x03", b"^C"), (b"echo $((6*6))6\r", b"366")]
+    assert b"33 99\r" in terminal(["console"], [(b"\r" + asked, line), *ended], tmp_path)
     lab("up", f"{arch}/{KERNELS[arch]}", "--name", name, code=2)
     assert f"{name} is down" in lab("down", name)
     assert lab.there() == []
