@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lab
-from tests.unit.staying import kept
+from tests.staying import kept
 
 HEAVY = """
 import atexit, sys

@@ -10,7 +10,7 @@ import pytest
 from lab.cell import Cell
 from lab.commands import complete
 from lab.results import RunFolder
-from tests.unit.staying import kept
+from tests.staying import kept
 
 CELL = Cell.parse("aarch64/trixie/refcount/mixed")
 

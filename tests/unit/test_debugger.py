@@ -3,9 +3,7 @@
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,22 +94,6 @@ def test_gdb_is_told_all_that_is_known(guest: stayed.Record) -> None:
     assert debugger.facts(guest, script=Path("x.py"))["python"] == "x.py"
 
 
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [("x = 1", 0), ("1 / 0", 1), ("raise SystemExit(0)", 0), ("raise SystemExit('no')", 1), ("gdb.execute('p y')", 1)],
-)
-def test_a_script_in_python_says_whether_it_failed(tmp_path: Path, words: str, status: int) -> None:
-    script, run = tmp_path / "look.py", tmp_path / "run.py"
-    script.write_text(f"def later():\n    print('ran on', __name__)\n{words}\nlater()\n")
-    run.write_text(
-        f"import sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
-        f"from lab.gdb import script; script.run({str(script)!r})\nprint('after it')\n"
-    )
-    done = subprocess.run([debugger.GDB, "-nx", "-batch", "-x", run], capture_output=True, text=True)
-    assert done.returncode == status, done
-    assert ("ran on __main__" in done.stdout) == (words == "x = 1") and ("after it" in done.stdout) == (status == 0)
-
-
 def test_a_script_decides_the_exit_code(
     guest: stayed.Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,23 +128,6 @@ def test_one_gdb_at_a_time(
         assert cli.call(["gdb"]) == 3
         assert "lab: another gdb looks into g (quit that one first)" in capfd.readouterr().err
     assert cli.call(["gdb"]) == 0
-
-
-def test_paths_are_one_word_to_gdb(guest: stayed.Record, tmp_path: Path) -> None:
-    folder = tmp_path / 'a "b\\ c'
-    folder.mkdir()
-    file = Path(shutil.copy(str(debugger.facts(guest, script=None)["kernel"]), folder / "x"))
-    script = folder / "look.py"
-    script.write_text(
-        f"import gdb, sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
-        f"from lab.gdb.guestmem import quoted\n"
-        f"gdb.execute('symbol-file -o 0x1000 ' + quoted({str(file)!r}))\n"
-        "print('at', hex(int(gdb.parse_and_eval('(long)&_stext')) % (1 << 64)))\n"
-        f"gdb.execute('set substitute-path /a ' + quoted({str(folder)!r}))\n"
-        "gdb.execute('show substitute-path')\n"
-    )
-    done = subprocess.run([debugger.GDB, "-nx", "-batch", "-x", script], capture_output=True, text=True)
-    assert "at 0xffffffff81001000" in done.stdout and f"`{folder}'" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("frozen", ["", "BUG: bad"])

@@ -18,7 +18,7 @@ from lab import cli, openssh, rack, stayed
 from lab.deadline import Deadline, wait_until
 from lab.errors import HostError, HypervisorError, LabError, UsageError
 from lab.keeper import AHEAD_S
-from tests.unit.staying import kept, record
+from tests.staying import kept, record
 
 WAIT_S = 10.0
 

@@ -15,7 +15,7 @@ from lab.cellresult import CellResult, cell_result
 from lab.keeper import Keeper
 from lab.kept import Kept
 from lab.verdict import Status, Verdict
-from tests.unit.staying import Fake
+from tests.staying import Fake
 
 CELL = Cell.parse("aarch64/trixie/refcount/mixed")
 

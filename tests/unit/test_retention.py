@@ -14,7 +14,7 @@ import pytest
 from lab import cli, stayed
 from lab.cell import Cell
 from lab.results import RunFolder, runs
-from tests.unit.staying import record
+from tests.staying import record
 
 CELL = Cell.parse("x86_64/trixie/refcount/mixed")
 

@@ -17,7 +17,7 @@ import pytest
 from lab import serialline
 from lab.deadline import Deadline, wait_until
 from lab.errors import UsageError
-from tests.unit.staying import kept
+from tests.staying import kept
 
 WAIT_S = 10.0
 

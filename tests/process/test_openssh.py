@@ -15,7 +15,7 @@ import pytest
 from lab import openssh
 from lab.control import Control
 from lab.errors import LabError, UsageError
-from tests.unit.staying import record
+from tests.staying import record
 
 # The guest's command is the last word; the script's own folder stands for the guest's root's home.
 CLIENT = '#!/bin/sh\nfor word; do :; done\ncd "$(dirname "$0")/guest" && eval "$word"\n'
