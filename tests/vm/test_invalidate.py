@@ -6,6 +6,7 @@ What makes calls stay in the old edition is chosen (hs-load --stay); an ordinary
 
 import itertools
 import json
+import statistics
 from collections.abc import Iterator
 
 import pytest
@@ -41,26 +42,24 @@ def test_nothing_runs_in_old_text_from_a_task_or_a_hard_interrupt(bench: Bench, 
     assert figures.stats["invalidate"]["faults"] > 0
 
 
-@pytest.mark.parametrize("stay", ["sleep", "irqoff", "atomic", "nest"])
-def test_a_swap_does_not_wait_for_who_stays(bench: Bench, arch: str, stay: str) -> None:
+@pytest.mark.parametrize("stay", ["sleep", "atomic", "nest"])
+def test_a_swap_does_not_wait_for_who_stays(bench: Bench, stay: str) -> None:
     stay_us = 200_000
     bench.begin(stay, stay_us)
-    # Who is waited for shows in most swaps of every batch; a busy machine may spoil one, and the next one counts. But
-    # x86_64's module loader interrupts every CPU between publication and cut, and so waits by itself for a caller that
-    # keeps interrupts off, in every second or third swap: there only the quickest is judged.
-    which = 0 if stay == "irqoff" and arch == "x86_64" else 3
+    # Who is waited for shows in most swaps of every batch; a busy machine may spoil one, and the next one counts.
     for _ in range(4):
-        drains = sorted(swap["drain_ns"] for swap in bench.swap(6))
-        if drains[which] < stay_us * 1000 / 4:
+        drain_ns = statistics.median(swap["drain_ns"] for swap in bench.swap(6))
+        if drain_ns < stay_us * 1000 / 4:
             break
     figures = end(bench)
-    assert drains[which] < stay_us * 1000 / 4
+    assert drain_ns < stay_us * 1000 / 4
     stuck = figures.load["threads"][-2:]
     assert all(one["completed"] for one in stuck)
     assert sum(one["retried"] + one["recovered"] for one in stuck) + figures.stats["nested"]["again"] > 0
 
 
 def test_a_caller_with_interrupts_off_is_cut_off(bench: Bench) -> None:
+    # Published by hand: x86_64's module loader interrupts every CPU, and so waits for such a caller by itself.
     stay_us, swaps, batches = 300_000, 8, 0
     bench.begin("irqoff", stay_us)
     version, drains = itertools.count(2), [stay_us * 1000]
