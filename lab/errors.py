@@ -33,6 +33,11 @@ class LabError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def told(self) -> str:
+        """Both, in one line."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
 
 class UsageError(LabError):
     """The command line or a configuration file asks for what cannot be (exit 2)."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lab import arch as arches
 from lab import image as images
-from lab import kerneltree, paths, proc, shelf
+from lab import imagebuild, kerneltree, paths, proc, shelf
 from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import BuildError, HostError
@@ -67,7 +67,7 @@ def ensure(image: Image, *, deadline: Deadline, progress: Callable[[str], None])
         shelf.touch(folder)
         return kdir
     lender = _lender(image, progress=progress)
-    with shelf.locked(folder, deadline=deadline):
+    with shelf.locked(folder, deadline=deadline, waiting=lambda: imagebuild.waiting(progress, folder.name)):
         if kdir.is_dir():  # somebody else read them meanwhile
             return kdir
         progress(f"{image.recipe} {image.arch.name}: reading the kernel headers out of the image")

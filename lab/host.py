@@ -71,7 +71,7 @@ def accel(arch: Arch, wanted: str = "auto", *, progress: Progress) -> AccelChoic
     choice = _choose(arch, progress)
     if choice.accel is Accel.TCG:
         if wanted == Accel.KVM:
-            raise HostError(f"KVM cannot run {arch.name} guests here: {choice.reason}", hint="use --accel auto or tcg")
+            raise _refusal(arch, choice.reason)
         with _lock:
             said = arch.name in _told
             _told.add(arch.name)
@@ -80,14 +80,30 @@ def accel(arch: Arch, wanted: str = "auto", *, progress: Progress) -> AccelChoic
     return choice
 
 
-def _choose(arch: Arch, progress: Progress) -> AccelChoice:
+def check_kvm(arch: Arch) -> None:
+    """HostError when it is plain, without a probe, that KVM cannot run guests of an architecture here."""
+    if why := _no_kvm(arch):
+        raise _refusal(arch, why)
+
+
+def _refusal(arch: Arch, why: str) -> HostError:
+    return HostError(f"KVM cannot run {arch.name} guests here: {why}", hint="use --accel auto or tcg")
+
+
+def _no_kvm(arch: Arch) -> str:
     if arch != arches.native():
-        return AccelChoice(Accel.TCG, f"this host is {platform.machine()}")
+        return f"this host is {platform.machine()}"
     try:
         os.close(os.open(KVM, os.O_RDWR | os.O_CLOEXEC))
     except OSError as e:
         hint = " (is this user in the group kvm?)" if e.errno in (errno.EACCES, errno.EPERM) else ""
-        return AccelChoice(Accel.TCG, f"{KVM}: {e.strerror}{hint}")
+        return f"{KVM}: {e.strerror}{hint}"
+    return ""
+
+
+def _choose(arch: Arch, progress: Progress) -> AccelChoice:
+    if why := _no_kvm(arch):
+        return AccelChoice(Accel.TCG, why)
     cache = paths.cache_dir() / "host" / f"accel-{_host_key(arch)}.json"
     with _lock:  # several cells begin at once; one of them asks
         if (known := _read(cache)) is not None:
@@ -178,13 +194,6 @@ def cpu_model() -> str | None:
     return named[0] if named else ", ".join(dict.fromkeys(numbers)) or None
 
 
-def free_mib(path: Path) -> int:
-    """Free space where a path is or would be, in MiB."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free // 2**20
-
-
 def missing_packages() -> list[str]:
     """The packages that running needs and this host lacks; empty where there is no dpkg."""
     wanted = packages_of(PACKAGES.read_text(), {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), ""))
@@ -196,6 +205,12 @@ def missing_packages() -> list[str]:
         name for name, _, status in (line.partition(" ") for line in asked.splitlines()) if status == "installed"
     }
     return [name for name in wanted if name not in installed]
+
+
+def check_packages() -> None:
+    """HostError when this host lacks a package that running needs."""
+    if missing := missing_packages():
+        raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
 
 
 def packages_of(text: str, debian_arch: str) -> list[str]:

@@ -177,8 +177,7 @@ def images_dir() -> Path:
 @contextmanager
 def locked(folder: Path, *, progress: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of one image."""
-    told = f"waiting for another lab that builds {folder.name}"
-    with shelf.locked(folder, waiting=lambda: imagebuild.told(progress, told)):
+    with shelf.locked(folder, waiting=lambda: imagebuild.waiting(progress, folder.name)):
         yield
 
 

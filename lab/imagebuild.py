@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,11 @@ def compiler(root: Path, packages: dict[str, str]) -> str:
 def as_root() -> tuple[str, ...]:
     """What to put before a command that must see itself as root and its files as root's."""
     return () if os.getuid() == 0 else ("fakeroot",)
+
+
+def waiting(progress: Progress, name: str) -> AbstractContextManager[None]:
+    """Say, as long as it lasts, that another lab makes this entry of the cache."""
+    return told(progress, f"waiting for another lab that makes {name}")
 
 
 @contextmanager

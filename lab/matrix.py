@@ -8,8 +8,9 @@ outside the profile can be asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -55,34 +56,44 @@ def check_names(filters: Filters, known: Known) -> None:
         _check(axis, getattr(filters, axis), known)
 
 
-def cells(wanted: Profile, filters: Filters, known: Known, *, source: str) -> list[Cell]:
-    """The cells of a profile under filters, in order, each once; `source` names the profile in errors.
+def cells(
+    wanted: Profile, filters: Filters, known: Known, *, source: str, place: Callable[[int, str], str]
+) -> list[Cell]:
+    """The cells of a profile under filters, in order, each once.
 
-    UsageError for an unknown name, for a cell that cannot exist, and when nothing is left.
+    In errors `source` names the profile, and `place` where its block of that number has an axis. UsageError for an
+    unknown name, for a cell that cannot exist, and when nothing is left.
     """
     check_names(filters, known)
-    for block in wanted.matrix:
+    for number, block in enumerate(wanted.matrix):
         for axis in AXES:
-            _check(axis, getattr(block, axis), known, source=source)
-    found: dict[Cell, None] = {}
-    for block in wanted.matrix:
+            _check(axis, getattr(block, axis), known, place=partial(place, number))
+    found: dict[Cell, int] = {}
+    for number, block in enumerate(wanted.matrix):
         axes = [_axis(wanted, block, axis, getattr(filters, axis)) for axis in AXES]
         for names in product(*axes):
-            found[Cell(*names)] = None
+            found.setdefault(Cell(*names), number)
     if not found:
         raise UsageError(
             f"no cell of {source} has {_told(filters)}", hint="ask for fewer at once, or try: lab list cells"
         )
-    for cell in found:
-        check_cell(cell, known)
+    for cell, number in found.items():
+        block = wanted.matrix[number]
+        own = all(getattr(cell, axis) in getattr(block, axis) for axis in AXES)
+        check_cell(cell, known, place=partial(place, number) if own else _nowhere)
     return list(found)
 
 
-def check_cell(cell: Cell, known: Known) -> None:
-    """UsageError when a name of the cell is unknown, or the cell cannot exist."""
+def _nowhere(_axis: str) -> str:
+    """The place of what somebody typed."""
+    return ""
+
+
+def check_cell(cell: Cell, known: Known, *, place: Callable[[str], str] = _nowhere) -> None:
+    """UsageError when a name of the cell is unknown, or the cell cannot exist; `place` says where an axis stands."""
     for axis in AXES:
-        _check(axis, (getattr(cell, axis),), known)
-    _check_arch(cell.id, cell.arch, cell.kernel, cell.hardware, known)
+        _check(axis, (getattr(cell, axis),), known, place=place)
+    _check_arch(cell.id, cell.arch, cell.kernel, cell.hardware, known, place=place)
 
 
 def check_machine(arch_name: str, kernel: str, hardware_name: str, known: Known) -> None:
@@ -92,12 +103,14 @@ def check_machine(arch_name: str, kernel: str, hardware_name: str, known: Known)
     _check_arch(f"{arch_name}/{kernel}", arch_name, kernel, hardware_name, known)
 
 
-def _check_arch(what: str, arch_name: str, kernel: str, hardware_name: str, known: Known) -> None:
+def _check_arch(
+    what: str, arch_name: str, kernel: str, hardware_name: str, known: Known, *, place: Callable[[str], str] = _nowhere
+) -> None:
     rows = (("kernel", kernel, known.kernel[kernel]), ("hardware", hardware_name, hardware.get(hardware_name).arches))
     for axis, name, arches in rows:
         if arch_name not in arches:
             raise UsageError(
-                f"{what} cannot be: {axis} '{name}' is not for {arch_name}",
+                f"{_at(place(axis))}{what} cannot be: {axis} '{name}' is not for {arch_name}",
                 hint=f"it is for {', '.join(arches)} alone; --arch {arches[0]} takes that part of a matrix",
             )
 
@@ -112,12 +125,17 @@ def _axis(wanted: Profile, block: Block, axis: str, asked: Sequence[str]) -> lis
     return list(asked)
 
 
-def _check(axis: str, names: Iterable[str], known: Known, *, source: str = "") -> None:
+def _at(place: str) -> str:
+    return f"{place}: " if place else ""
+
+
+def _check(axis: str, names: Iterable[str], known: Known, *, place: Callable[[str], str] = _nowhere) -> None:
     for name in names:
         if name not in known.names(axis):
             label = "architecture" if axis == "arch" else axis
-            where = f"{source}: " if source else ""
-            raise UsageError(f"{where}unknown {label} '{name}'", hint=f"known: {', '.join(known.names(axis))}")
+            raise UsageError(
+                f"{_at(place(axis))}unknown {label} '{name}'", hint=f"known: {', '.join(known.names(axis))}"
+            )
 
 
 def _told(filters: Filters) -> str:

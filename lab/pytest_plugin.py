@@ -258,4 +258,4 @@ def _console(shown: Shown) -> str:
 
 
 def _told(error: LabError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+    return error.told

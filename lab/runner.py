@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from lab import catalogue, dmesg, kbuild, measure, paths, verdict, warm, workload
 from lab.cell import Cell
-from lab.errors import LabError
+from lab.errors import LabError, refused
 from lab.guest import Guest, Machine
 from lab.kbuild import Build
 from lab.results import CellResult, RunFolder, cell_result
@@ -60,16 +59,16 @@ def run_cell(cell: Cell, workshop: Workshop, folder: RunFolder, observer: Observ
 def _told(cell: Cell, error: Exception, folder: Path) -> str:
     """What went wrong, in one line; how it came about is in lab.log."""
     log.debug("%s", cell.id, exc_info=error)
-    if isinstance(error, LabError):
-        return error.message
     if isinstance(error, OSError):
-        return f"{error.strerror or error}: {error.filename or folder}"
+        error = refused(error, where=folder)
+    if isinstance(error, LabError):
+        return error.told
     return one_line(f"internal error: {type(error).__name__}: {error}")
 
 
 def failed_before_start(cell: Cell, error: LabError, options: RunOptions) -> CellResult:
     """The result of a cell whose image, warm state or modules could not be made, or that nobody could judge."""
-    judged = verdict.judge(None, None, cell=cell, infra=error.message, again=options.again(cell))
+    judged = verdict.judge(None, None, cell=cell, infra=error.told, again=options.again(cell))
     return cell_result(cell, judged, mutant=options.mutant, seed=options.seed)
 
 
@@ -99,7 +98,7 @@ class _Attempt:
         machine = self._machine = workshop.machine(cell.arch, cell.kernel, cell.hardware)
         build = self._build = workshop.build(machine)
         payload = workshop.payload(build)
-        shutil.copyfile(build.folder / kbuild.LOG, self.folder / "build.log")
+        paths.write_whole(self.folder / "build.log", (build.folder / kbuild.LOG).read_bytes())
         self.enter("start")
         guest = self._guest = standing.enter_context(
             warm.start(

@@ -42,7 +42,8 @@ def run_matrix(
 
     A cell's result is in the run folder as soon as it is known. On KeyboardInterrupt no new cell
     starts, guests are ended, and the exception goes on after finished cells were kept. With `kept`
-    failing guests, and the rack that they are on, outlive this call.
+    failing guests, and the rack that they are on, outlive this call. Raises LabError when nothing at
+    all could be begun.
     """
     with ExitStack() as own:
         stack = kept.stack if kept else own
@@ -73,6 +74,7 @@ class Pool:
             waiting.setdefault(_base(cell), []).append(cell)
         unprepared = list(waiting)
         ready: list[Cell] = []
+        unmade: dict[Cell, LabError] = {}  # cells whose preparation failed
         results: dict[Cell, CellResult] = {}
         running: dict[Future[Callable[[], None]], None] = {}
 
@@ -81,15 +83,16 @@ class Pool:
             try:
                 self._workshop.prepare(*base)
             except (LabError, OSError) as e:
-                lost = [self._failed(cell, e) for cell in waiting[base]]
-                return lambda: self._keep(lost, results)
+                told = self._told(e)
+                self._observer.note(f"{'/'.join(base[:2])}: {told.told}")
+                return lambda: unmade.update(dict.fromkeys(waiting[base], told))
             return lambda: ready.extend(waiting[base])
 
         def finished(cell: Cell) -> Callable[[], None]:
             try:
                 result = run_cell(cell, self._workshop, self._folder, self._observer)
             except OSError as e:
-                result = self._failed(cell, e)
+                result = failed_before_start(cell, self._told(e), self._options)
             return lambda: self._keep([result], results)
 
         executor = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="worker")
@@ -104,6 +107,11 @@ class Pool:
                 for future in done:
                     del running[future]
                     future.result()()
+                if ready or results:  # something runs: the others are told with it
+                    self._give_up(unmade, results)
+            if unmade and not results:
+                raise next(iter(unmade.values()))
+            self._give_up(unmade, results)
         except BaseException:
             # Guests and waits go first: the workers then end at once.
             self._workshop.abandon()
@@ -113,10 +121,13 @@ class Pool:
             halt.over()
         return [results[cell] for cell in cells if cell in results]
 
-    def _failed(self, cell: Cell, error: LabError | OSError) -> CellResult:
-        """The result of a cell that the lab or its host could not run: others go on."""
-        told = refused(error, where=self._rack.work) if isinstance(error, OSError) else error
-        return failed_before_start(cell, told, self._options)
+    def _told(self, error: LabError | OSError) -> LabError:
+        return refused(error, where=self._rack.work) if isinstance(error, OSError) else error
+
+    def _give_up(self, unmade: dict[Cell, LabError], results: dict[Cell, CellResult]) -> None:
+        """Cells that the lab or its host could not begin are results too: others go on."""
+        self._keep([failed_before_start(cell, error, self._options) for cell, error in unmade.items()], results)
+        unmade.clear()
 
     def _keep(self, new: Sequence[CellResult], results: dict[Cell, CellResult]) -> None:
         for one in new:

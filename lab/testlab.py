@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import arch as arches
 from lab import dmesg, hardware, headers, host, image, kbuild, kmodtree, proc, treeimage, warm
 from lab.deadline import Deadline
-from lab.errors import BuildError, HostError
+from lab.errors import BuildError
 from lab.guest import Guest, Machine
 from lab.rack import Rack, open_rack
 from lab.testguest import Wish
@@ -107,8 +107,7 @@ class Shared:
 @contextmanager
 def opened(folder: Path, *, progress: Callable[[str], None]) -> Iterator[TestLab]:
     """Open a rack for this process. HostError when the host lacks something."""
-    if missing := host.missing_packages():
-        raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup, in the lab's folder")
+    host.check_packages()
     with open_rack(scale=host.speed()) as rack:
         yield TestLab(rack, folder, progress)
 

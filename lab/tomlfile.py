@@ -40,6 +40,14 @@ def load(path: Path, model: type[_Model], *, example: Path) -> _Model:
         raise UsageError(f"{path}:{_where(text, first['loc'])}: {_what(first)}", hint=hint) from e
 
 
+def place(path: Path, *loc: int | str) -> str:
+    """FILE:LINE: KEY of a place in a file that was read before: of a key, or of one in a [[table]] by its number."""
+    try:
+        return f"{path}:{_where(path.read_text(), loc)}"
+    except (OSError, UnicodeDecodeError):
+        return str(path)
+
+
 def _where(text: str, loc: tuple[int | str, ...]) -> str:
     """LINE: KEY of a place in the file: the line of the key, inside the [[table]] it belongs to."""
     lines = text.splitlines()

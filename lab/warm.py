@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from lab import domain, halt, image, paths, shelf
+from lab import domain, halt, image, imagebuild, paths, shelf
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, GuestLost, HypervisorError
 from lab.guest import AUTHORIZED_KEYS, EDU_AWAY, Guest, Machine, boot, restore
@@ -91,7 +91,7 @@ def ensure(rack: Rack, machine: Machine, *, progress: Callable[[str], None] = la
     if state.is_dir():
         shelf.touch(state)
         return state
-    with shelf.locked(state):
+    with shelf.locked(state, waiting=lambda: imagebuild.waiting(progress, state.name)):
         if not state.is_dir():
             for left in reversed(range(BOOTS)):
                 progress("boot")

@@ -330,13 +330,15 @@ def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     from lab.report import kcidb
 
     kcidb.origin()
-    if missing := host.missing_packages():
-        raise HostError(f"this host lacks: {' '.join(missing)}", hint="run: make setup")
+    host.check_packages()
     for tree in order.trees:  # before anything is made for a build that cannot be
         kerneltree.check_programs(tree.path, tree.arch.name if order.build == "guest" else platform.machine())
     if order.accel == "kvm":
-        for name in dict.fromkeys(cell.arch for cell in cells):
-            host.accel(arch.get(name), order.accel, progress=lambda text: print(text, file=sys.stderr))
+        rows = [arch.get(name) for name in dict.fromkeys(cell.arch for cell in cells)]
+        for row in rows:  # a probe takes long, and may be for nothing
+            host.check_kvm(row)
+        for row in rows:
+            host.accel(row, order.accel, progress=lambda text: print(text, file=sys.stderr))
     return host.facts()
 
 

@@ -69,13 +69,17 @@ def check_machine(arch: str, kernel: str, hardware: str) -> None:
 def cells(choice: Choice, trees: Sequence[Tree] = ()) -> tuple[list[Cell], Profile]:
     """The cells of a matrix file or a profile, and the profile itself."""
     wanted, file, name = check(choice, trees), choice.matrix, choice.profile
-    from lab import profile
+    from lab import profile, tomlfile
 
     if file and name:
         raise UsageError("-m and --profile exclude each other", hint="give one of them")
     chosen = profile.load(file) if file else profile.profile(name or profile.DEFAULT)
     source = str(file) if file else f"profile {name or profile.DEFAULT}"
-    return matrix.cells(chosen, wanted, known(trees), source=source), chosen
+
+    def place(number: int, axis: str) -> str:
+        return tomlfile.place(file, "matrix", number, axis) if file else source
+
+    return matrix.cells(chosen, wanted, known(trees), source=source, place=place), chosen
 
 
 def source(choice: Choice) -> str:

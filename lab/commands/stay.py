@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -305,10 +306,17 @@ def _default() -> str:
 
 
 def _checked(wanted: Target) -> tuple[Tree, ...]:
-    """The user's own kernels that a run's cell may need; UsageError for a name that no table has."""
+    """The user's own kernels that a run's cell may need; UsageError for a name that no table has.
+
+    HostError when there is no QEMU for it: without one a good warm state would seem damaged.
+    """
+    from lab import arch, host
+
     trees = select.trees(wanted.kernels, wanted.userland)
     if wanted.cell is not None:
         select.check_cell(wanted.cell, trees)
     else:
         select.check_machine(wanted.arch, wanted.kernel, wanted.hardware)
+    if shutil.which(arch.get(wanted.arch).qemu) is None:
+        host.check_packages()
     return trees

@@ -201,5 +201,18 @@ def test_running_needs_no_linter_and_setting_up_installs_it(tmp_path: Path) -> N
     assert running | {"shellcheck", "python3-dev", "libvirt-dev", "busybox-static"} <= set(asked)
 
 
-def test_free_space_of_a_place_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert host.free_mib(tmp_path / "a" / "b") == host.free_mib(tmp_path)
+def test_a_missing_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "missing_packages", lambda: ["qemu-system-arm", "zstd"])
+    with pytest.raises(HostError) as told:
+        host.check_packages()
+    assert told.value.told == "this host lacks: qemu-system-arm zstd (run: make setup)"
+
+
+def test_what_kvm_plainly_cannot_run_is_told_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = next(one for one in arches.ARCHES.values() if one != arches.native())
+    with pytest.raises(HostError, match=f"KVM cannot run {foreign.name} guests here: this host is "):
+        host.check_kvm(foreign)
+    if (native := arches.native()) is not None:
+        monkeypatch.setattr(host, "KVM", "/nowhere/kvm")
+        with pytest.raises(HostError, match="/nowhere/kvm: No such file"):
+            host.check_kvm(native)

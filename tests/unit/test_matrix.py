@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import matrix, profile
+from lab import matrix, profile, tomlfile
 from lab.cell import Cell
 from lab.errors import UsageError
 from lab.matrix import Filters, Known
@@ -36,14 +36,20 @@ load = ["irq"]
 
 
 def cells(name: str = "default", **asked: list[str]) -> list[Cell]:
-    return matrix.cells(profile.profile(name), Filters(**asked), KNOWN, source=name)
+    return matrix.cells(profile.profile(name), Filters(**asked), KNOWN, source=name, place=lambda _number, _axis: name)
 
 
 def refused(tmp_path: Path, text: str) -> UsageError:
     path = tmp_path / "my.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        matrix.cells(profile.load(path), Filters(), KNOWN, source=str(path))
+        matrix.cells(
+            profile.load(path),
+            Filters(),
+            KNOWN,
+            source=str(path),
+            place=lambda number, axis: tomlfile.place(path, "matrix", number, axis),
+        )
     assert "\n" not in caught.value.message and "\n" not in caught.value.hint
     assert caught.value.message.startswith(str(path))
     assert caught.value.hint
@@ -134,6 +140,9 @@ def test_a_single_cell_is_checked_too() -> None:
         matrix.check_cell(Cell.parse("aarch64/trixie/x/irq"), KNOWN)
     with pytest.raises(UsageError, match="is not for x86_64"):
         matrix.check_cell(Cell.parse("x86_64/trixie-16k/refcount/irq"), KNOWN)
+    with pytest.raises(UsageError) as typed:
+        cells(kernel=["trixie-16k"], arch=["x86_64"])
+    assert typed.value.message.startswith("x86_64/trixie-16k/"), "no file says so"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,14 @@ def test_a_single_cell_is_checked_too() -> None:
         ("", ":1: matrix", "is missing"),
         (GOOD.replace("[[matrix]]", "[matrix]"), ":4: matrix", "two brackets: [[...]]"),
         (GOOD.replace("swaps = 7", "seed = 0"), ":2: seed", "greater than or equal to 1"),
-        (GOOD.replace('"x86_64"', '"riscv64"'), ": unknown architecture", "'riscv64'"),
+        (GOOD.replace('"x86_64"', '"riscv64"'), ":5: arch: unknown architecture", "'riscv64'"),
+        (
+            GOOD + "\n[[matrix]]\n" + GOOD.split("[[matrix]]\n")[1].replace("irq", "iqr"),
+            ":14: load: unknown load",
+            "'iqr'",
+        ),
+        (GOOD.replace('"trixie"', '"trixie-16k"'), ":6: kernel: x86_64/trixie-16k/", "is not for x86_64"),
+        (GOOD + 'hardware = ["gicv2"]\n', ":9: hardware: x86_64/trixie/", "is not for x86_64"),
     ],
 )
 def test_a_bad_file_is_told_by_file_line_and_key(tmp_path: Path, text: str, place: str, words: str) -> None:

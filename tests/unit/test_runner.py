@@ -46,8 +46,8 @@ def test_what_can_never_finish_is_skipped_with_its_reason(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (LabError("no image"), "no image"),
-        (FULL, "No space left on device: /x/disk"),
+        (LabError("no image", hint="make one"), "no image (make one)"),
+        (FULL, "the host's disk is full: /x/disk (free some space, or run: lab gc)"),
         (RecursionError("too deep"), "internal error: RecursionError: too deep"),
         (AssertionError("\x1b[2Jx\ny"), "internal error: AssertionError: x"),
     ],
@@ -65,7 +65,7 @@ def test_whatever_a_cell_raises_is_its_own_error(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (FULL, "No space left on device: /x/disk"),
+        (FULL, "the host's disk is full: /x/disk (free some space, or run: lab gc)"),
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), "internal error: UnicodeEncodeError"),
     ],
 )

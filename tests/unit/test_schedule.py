@@ -182,21 +182,44 @@ def test_a_guest_ended_from_outside_does_not_cost_its_warm_state(
     assert state.is_dir()
 
 
-def test_a_full_disk_is_an_error_of_the_cells_concerned_and_others_go_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def machine(_arch: str, kernel: str, _hardware: str) -> None:
-        if kernel == "bookworm":
-            raise OSError(errno.ENOSPC, "No space left on device", "/cache/racks/r1/g1.seed")
-        raise HostError("something else")
+FULL = OSError(errno.ENOSPC, "No space left on device", "/cache/racks/r1/g1.seed")
+FULL_TOLD = "the host's disk is full: /cache/racks/r1/g1.seed (free some space, or run: lab gc)"
 
-    monkeypatch.setattr(run.workshop, "machine", machine)
+
+@pytest.mark.parametrize("which", ["bookworm", "trixie"])
+def test_what_cannot_be_made_is_an_error_of_the_cells_concerned_and_others_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    def prepare(_arch: str, kernel: str, _hardware: str) -> None:
+        if kernel == which:
+            raise FULL
+
+    def run_cell(cell: Cell, *_more: object) -> Any:
+        return schedule.failed_before_start(cell, GuestLost("it ran"), RunOptions())
+
+    monkeypatch.setattr(run.workshop, "prepare", prepare)
+    monkeypatch.setattr(schedule, "run_cell", run_cell)
     results = run.pool.run(CELLS)
-    assert [result.status for result in results] == [Status.ERROR, Status.ERROR]
-    assert [result.reason for result in results] == [
-        "the host's disk is full: /cache/racks/r1/g1.seed",
-        "something else",
-    ]
+    assert {result.kernel: result.reason for result in results} == {
+        which: FULL_TOLD, ({"bookworm", "trixie"} - {which}).pop(): "it ran"
+    }  # fmt: skip
+    assert len(run.folder.results) == 2
+
+
+def test_where_nothing_can_be_begun_there_are_no_cells_to_tell_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(_arch: str, kernel: str, _hardware: str) -> None:
+        if kernel == "trixie":
+            raise HostError("something else", hint="do it")
+        raise FULL
+
+    noted: list[str] = []
+    monkeypatch.setattr(run.workshop, "prepare", prepare)
+    monkeypatch.setattr(Quiet, "note", lambda _self, text: noted.append(text))
+    with pytest.raises(HostError) as told:
+        run.pool.run(CELLS)
+    assert told.value.told in (FULL_TOLD, "something else (do it)")
+    assert sorted(noted) == [f"x86_64/bookworm: {FULL_TOLD}", "x86_64/trixie: something else (do it)"]
+    assert run.folder.results == []
 
 
 def test_a_cell_whose_folder_cannot_be_made_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +228,9 @@ def test_a_cell_whose_folder_cannot_be_made_is_an_error(run: Run, monkeypatch: p
 
     monkeypatch.setattr(run.workshop, "prepare", lambda *_base: None)
     monkeypatch.setattr(schedule, "run_cell", run_cell)
-    assert [result.reason for result in run.pool.run(CELLS)] == ["the host's disk is full: /results/cells"] * 2
+    assert [result.reason for result in run.pool.run(CELLS)] == [
+        "the host's disk is full: /results/cells (free some space, or run: lab gc)"
+    ] * 2
 
 
 def test_a_guest_that_its_hosts_full_disk_stopped_does_not_hang(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,9 @@ def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Mach
     (tmp_path / "look.py").write_text("gdb.execute('hs slots')\n")
     lab("gdb", "--script", "look.py", code=1)  # it has none of our modules
     assert "stands still" not in lab("ps")
+    assert "MiB" in lab("dump", name, "x.core")
+    with (tmp_path / "x.core").open("rb") as core:
+        assert core.read(4) == b"\x7fELF"
     # The serial line learns its size soon after, so it is asked until it knows.
     (ahead,) = [line for line in lab.processes() if line.startswith("ssh ")]
     assert subprocess.run(["ssh", *ahead.split()[3:5], "-O", "check", name], capture_output=True).returncode == 0
