@@ -76,6 +76,7 @@ def _lab(
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     sys.exit(call(sys.argv[1:]))
 
 
@@ -136,6 +137,17 @@ def _usage(error: Exception, message: str) -> int:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "lab")
     return tell(message or "a command is missing", f"try: {path} --help", Exit.USAGE)
+
+
+def _open_streams() -> None:
+    """Whoever starts us with a closed stdin, stdout or stderr means nothing by it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            os.dup2(handle, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+            if handle != number:
+                os.close(handle)
 
 
 def _catch_signals() -> None:

@@ -154,13 +154,14 @@ class Hypervisor:
     def stands(self, name: str) -> bool:
         """Whether a domain's CPUs stand still, whoever stopped them: we, a gdb, or a dump that is being written."""
         with _wrapped("ask how the guest is"):
-            return bool(self._connection.lookupByName(name).state()[0] == libvirt.VIR_DOMAIN_PAUSED)
+            return _paused(self._connection.lookupByName(name))
 
     def suspend(self, name: str) -> None:
         """Stop a domain's CPUs where they are; nothing happens when they stand already."""
         with _wrapped("freeze the guest"):
-            if not self.stands(name):
-                self._connection.lookupByName(name).suspend()
+            domain = self._connection.lookupByName(name)
+            if not _paused(domain):
+                domain.suspend()
 
     def disk_error(self, name: str) -> str:
         """Why QEMU paused a domain over its disk, in one line; nothing when it did not."""
@@ -291,6 +292,10 @@ def _prepare_embed(root: Path) -> None:
     shared.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         (root / "cache").symlink_to(shared)
+
+
+def _paused(domain: Any) -> bool:
+    return bool(domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED)
 
 
 @contextmanager

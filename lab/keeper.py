@@ -191,7 +191,9 @@ class Stay:
 
     def _state(self, _request: Request, _client: socket.socket) -> Any:
         """What a record cannot know: whether it stands still just now, and why it is lost."""
-        return {"stands": self.guest.rack.hypervisor.stands(self.guest.name), "lost": self.guest.lost}
+        hypervisor, name = self.guest.rack.hypervisor, self.guest.name
+        stopped = hypervisor.disk_error(name)
+        return {"stands": not stopped and hypervisor.stands(name), "lost": stopped or self.guest.lost}
 
     def _dump(self, request: Request, client: socket.socket) -> Any:
         hypervisor, to = self.guest.rack.hypervisor, Path(str(request.get("to")))

@@ -9,6 +9,7 @@ import posixpath
 import shlex
 import shutil
 import socket
+import stat
 import tempfile
 from pathlib import Path
 
@@ -22,13 +23,15 @@ log = logging.getLogger(__name__)
 CONNECT_S = 10
 NAMED = 3  # of what was left out, so many are named
 _GREETING_S = 2.0  # a guest that is not as quick is asked anew, with CONNECT_S
-_ABSENT = 44  # exit status of our scripts in the guest when there is no such file
-_UNFIT = 45  # when what is there is a device or a pipe
+# Exit statuses of our scripts in the guest: there is no such file; it is a device or a pipe; a folder of the kernel's.
+_ABSENT, _UNFIT, _UNREAD = 44, 45, 46
+_READ_S, _READ_BLOCKS = 60, 131072  # a file of the kernel's may have no end; 64 MiB, in blocks of ulimit's
 # As cp does: into a folder when there is one of that name, or the name ends as one's, else under that name. Folders on
-# the way are made. $1 is where, $2 the entry's name.
+# the way are made, links are followed. $1 is where, $2 the entry's name.
 _TAKE = (
     'case $1 in */) mkdir -p "$1" || exit;; esac; '
-    'p=$(readlink -m -- "$1"); if [ -d "$p" ]; then exec tar -x -f - -C "$p"; fi; '
+    'p=$(readlink -m -- "$1"); if [ -d "$p" ]; then q=$(readlink -m -- "$p/$2"); '
+    'if [ -d "$q" ] || [ ! -e "$q" ]; then exec tar -x --keep-directory-symlink -f - -C "$p"; fi; p=$q; fi; '
     f'[ ! -e "$p" ] || [ -f "$p" ] || exit {_UNFIT}; '
     'mkdir -p "$(dirname "$p")" && t=$(mktemp -d "$(dirname "$p")/.lab.XXXXXX") && tar -x -f - -C "$t" && '
     'mv -T "$t/$2" "$p"; s=$?; rm -rf "$t"; exit $s'
@@ -36,8 +39,9 @@ _TAKE = (
 # The kernel's own files do not say how long they are, and tar believes them: such a file is read first.
 _GIVE = (
     f'p=$(readlink -e -- "$1") || exit {_ABSENT}; n=$(basename "$p"); '
-    'case $p in /proc/*|/sys/*) [ -d "$p" ] || { '
-    't=$(mktemp -d) && cat "$p" >"$t/$n" && tar -c -f - -C "$t" -- "$n"; s=$?; rm -rf "$t"; exit $s; };; esac; '
+    f'case $p/ in /proc/*|/sys/*) [ ! -d "$p" ] || exit {_UNREAD}; t=$(mktemp -d) && '
+    f'(ulimit -f {_READ_BLOCKS}; exec timeout {_READ_S} cat -- "$1" >"$t/$n") && tar -c -f - -C "$t" -- "$n"; '
+    's=$?; rm -rf "$t"; exit $s;; esac; '
     'exec tar -c -f - -C "$(dirname "$p")" -- "$n"'
 )
 
@@ -146,11 +150,15 @@ def get(record: Record, source: str, target: Path) -> None:
         statuses, said = proc.pipe(sending, unpack)
         if statuses[0] == _ABSENT:
             raise UsageError(f"{record.name} has no {source}")
+        if statuses[0] == _UNREAD:
+            raise UsageError(f"{source} is a folder of the kernel's, not of a disk", hint="name the files in it")
         entries = list(work.iterdir())
         if any(statuses) or len(entries) != 1:
             raise LabError(f"cannot copy {record.name}:{source}: {one_line(said) or 'no word of why'}")
-        left_out = _strip(entries[0])
-        os.replace(entries[0], final)
+        # A link may go by the folder's own name: it is judged under the name that it gets here.
+        copied = entries[0].rename(work / final.name)
+        left_out = _strip(copied)
+        os.replace(copied, final)
         if left_out:
             more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
             log.warning("left out, links to elsewhere or no plain files: %s%s", ", ".join(left_out[:NAMED]), more)
@@ -163,18 +171,24 @@ def get(record: Record, source: str, target: Path) -> None:
 def _strip(top: Path) -> list[str]:
     """Remove from what came from a guest all but files, folders, and links that stay in it; the names of what went.
 
-    LabError when nothing is left.
+    No link is followed on the way, and no folder's mode hides what is in it. LabError when nothing is left.
     """
     if top.is_symlink() or not (top.is_file() or top.is_dir()):
         raise LabError(f"the guest sent what is no plain file: {one_line(top.name)}")
-    inside, gone = os.path.realpath(top), []
-    for path in sorted(top.rglob("*")):
-        if path.is_symlink():
-            plain = Path(os.path.realpath(path)).is_relative_to(inside)
-        else:
-            plain = path.is_file() or path.is_dir()
-        if not plain:
-            gone.append(path)
+    inside, gone, folders = os.path.realpath(top), [], [top] if top.is_dir() else []
+    while folders:
+        folder = folders.pop()
+        folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+        for path in folder.iterdir():
+            if path.is_symlink():
+                plain = Path(os.path.realpath(path)).is_relative_to(inside)
+            elif path.is_dir():
+                folders.append(path)
+                plain = True
+            else:
+                plain = path.is_file()
+            if not plain:
+                gone.append(path)
     for path in gone:
         path.unlink()
-    return [one_line(str(path.relative_to(top.parent))) for path in gone]
+    return sorted(one_line(str(path.relative_to(top.parent))) for path in gone)

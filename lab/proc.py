@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
 _waited: set[int] = set()
 _starting = threading.Lock()
+_LEAVE_S = 2.0
 _TURN_S = 0.1  # how often a running command looks whether we were told to stop
 
 
@@ -183,8 +184,11 @@ def follow(argv: Sequence[str | Path]) -> int:
             poll.register(ended, select.POLLIN)
             poll.register(1, 0)  # a pipe's other end was closed: told without being asked for
             if all(handle != ended for handle, _ in poll.poll()):
-                process.kill()
-                process.wait()
+                process.terminate()  # ssh gives the pipes that it shares with others back as they were
+                try:
+                    process.wait(_LEAVE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 return 128 + signal.SIGPIPE
         except BaseException:
             process.kill()

@@ -213,7 +213,7 @@ def state(record: Record) -> str:
         said = ask(record, {"do": "state"}, timeout_s=STATE_S)
         return STANDS if said["stands"] else str(said["lost"])
     except (LabError, KeyError, TypeError):
-        return ""  # whoever needs the guest will hear it
+        return "its keeper does not answer"
 
 
 def read_line(sock: socket.socket) -> bytes:

@@ -25,9 +25,13 @@ class Hypervisor:
     def __init__(self) -> None:
         self.frozen: set[str] = set()
         self.ended: list[str] = []
+        self.trouble = ""
         self.suspend: Callable[[str], None] = self.frozen.add
         self.end: Callable[[str], None] = self.ended.append
         self.dump: Callable[..., None] = lambda name, path, wanted: None
+
+    def disk_error(self, name: str) -> str:
+        return self.trouble
 
     def stands(self, name: str) -> bool:
         return name in self.frozen

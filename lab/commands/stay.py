@@ -122,14 +122,12 @@ def _tell(risen: Risen) -> None:
         )
 
 
-def ssh(guest: complete.GuestName = None) -> None:
+def ssh(guest: complete.GuestName = None) -> int:
     """A shell in a guest, by OpenSSH's client.
 
     Example: lab ssh aarch64-trixie
     """
-    from lab import openssh, proc
-
-    proc.become(openssh.command(stayed.find(guest), [], terminal=sys.stdin.isatty()))
+    return _in_guest(guest, [], terminal=sys.stdin.isatty())
 
 
 def execute(
@@ -146,14 +144,19 @@ def execute(
 
     Example: lab exec aarch64-trixie -- uname -r
     """
-    from lab import openssh, proc
-
     guest, command = _guest_and_command(words or [])
     if not command:
         raise UsageError("a command is missing", hint="lab exec GUEST -- COMMAND")
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        proc.become(openssh.command(stayed.find(guest), command, terminal=True))
-    return proc.follow(openssh.command(stayed.find(guest), command, terminal=False))
+    return _in_guest(guest, command, terminal=sys.stdin.isatty() and sys.stdout.isatty())
+
+
+def _in_guest(guest: str | None, command: list[str], *, terminal: bool) -> int:
+    from lab import openssh, proc
+
+    words = openssh.command(stayed.find(guest), command, terminal=terminal)
+    if terminal:
+        proc.become(words)
+    return proc.follow(words)
 
 
 def _guest_and_command(words: list[str]) -> tuple[str | None, list[str]]:

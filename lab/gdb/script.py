@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 import traceback
+from pathlib import Path
 
 import gdb
 
@@ -17,8 +17,9 @@ def run(file: str) -> None:
 
     gdb itself prints the error and goes on (gdb 13, python/python.c: what PyRun_SimpleFile returns is dropped).
     """
+    main = vars(sys.modules["__main__"])  # where gdb's own commands for Python are run, too
     try:
-        runpy.run_path(file, init_globals={"gdb": gdb}, run_name="__main__")
+        exec(compile(Path(file).read_text(), file, "exec"), main)  # noqa: S102 - it is for that
     except SystemExit as e:
         if e.code not in (None, 0):
             print(e.code if isinstance(e.code, str) else f"{file}: exit {e.code}", file=sys.stderr)

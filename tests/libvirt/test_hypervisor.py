@@ -95,6 +95,14 @@ def test_a_full_disk_is_told_by_its_name(code: int, words: str) -> None:
     assert words in Hypervisor(SimpleNamespace(lookupByName=lambda _name: domain)).disk_error("g1")
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_dump_appears_if_somebody_wants_it_still(tmp_path: Path, wanted: bool) -> None:
+    domain = SimpleNamespace(coreDumpWithFormat=lambda path, _format, _flags: Path(path).write_text("core"))
+    hypervisor = Hypervisor(SimpleNamespace(lookupByName=lambda _name: domain))
+    hypervisor.dump("g1", tmp_path / "x.core", wanted=lambda: wanted)
+    assert [path.name for path in tmp_path.iterdir()] == (["x.core"] if wanted else [])
+
+
 @pytest.mark.parametrize("kvm", [False, True])
 @pytest.mark.parametrize(
     ("arch", "profile"),

@@ -128,7 +128,7 @@ def test_what_cannot_be_copied(tmp_path: Path, guest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["fifo", "/etc/passwd", "../../x", "../secret", "y/../../secret", "a link alone", "two"]
+    "what", ["fifo", "/etc/passwd", "../../x", "../secret", "y/../../secret", "../top/y", "a link alone", "two"]
 )
 def test_a_hostile_guest_gives_plain_files_or_nothing(
     tmp_path: Path, guest: Path, what: str, caplog: pytest.LogCaptureFixture
@@ -154,7 +154,7 @@ def test_a_hostile_guest_gives_plain_files_or_nothing(
     else:
         openssh.get(record("x", tmp_path), "/x", tmp_path / "host")
         assert [path.name for path in (tmp_path / "host").rglob("*")] == ["x", "y"]
-        assert "left out, links to elsewhere or no plain files: top/x" in caplog.text
+        assert "left out, links to elsewhere or no plain files: x/x" in caplog.text
 
 
 def test_of_much_that_is_left_out_a_few_are_named(
@@ -168,15 +168,52 @@ def test_of_much_that_is_left_out_a_few_are_named(
     assert list((tmp_path / "host" / "top").iterdir()) == []
 
 
-def test_files_of_the_kernel_come_whole(tmp_path: Path, guest: Path) -> None:
+def test_files_of_the_kernel_come_whole(tmp_path: Path, guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
     openssh.get(record("x", tmp_path), "/proc/version", tmp_path / "host")
     assert (tmp_path / "host" / "version").read_text() == Path("/proc/version").read_text()
     openssh.get(record("x", tmp_path), "/sys/kernel/uevent_seqnum", tmp_path / "host" / "it")
     assert (tmp_path / "host" / "it").read_text().strip().isdecimal()
-    before = set(Path("/tmp").iterdir())
-    with pytest.raises(LabError, match="cannot copy"):
+    openssh.get(record("x", tmp_path), "/proc/self/status", tmp_path / "host")
+    assert (tmp_path / "host" / "status").read_text().startswith("Name:\tcat\n")
+    with pytest.raises(LabError, match="cannot copy .*: Input/output error"):
         openssh.get(record("x", tmp_path), "/proc/self/mem", tmp_path / "host")
-    assert set(Path("/tmp").iterdir()) <= before, "nor is anything left in the guest"
+    for name in ("/proc/sys/kernel", "/sys"):
+        with pytest.raises(UsageError, match=f"{name} is a folder of the kernel's"):
+            openssh.get(record("x", tmp_path), name, tmp_path / "host")
+    assert not list((tmp_path / "t").iterdir()), "nor is anything left in the guest"
+
+
+def test_a_file_of_the_kernel_without_end_is_given_up(
+    tmp_path: Path, guest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
+    monkeypatch.setattr(openssh, "_GIVE", openssh._GIVE.replace(f"ulimit -f {openssh._READ_BLOCKS}", "ulimit -f 0"))
+    with pytest.raises(LabError, match="cannot copy"):
+        openssh.get(record("x", tmp_path), "/proc/version", tmp_path / "host")
+    assert not [*(tmp_path / "t").iterdir(), *(tmp_path / "host").iterdir()]
+
+
+def test_what_a_folder_of_the_guests_has_is_not_replaced(tmp_path: Path, guest: Path) -> None:
+    one, host = record("x", tmp_path), tmp_path / "host"
+    (host / "name").write_text("new")
+    (host / "tree").mkdir()
+    (host / "tree" / "more").write_text("more")
+    (guest / "linked").mkdir()
+    (guest / "it").write_text("old")
+    (guest / "name").symlink_to("it")
+    (guest / "tree").symlink_to("linked")
+    openssh.put(one, host / "name", str(guest))
+    openssh.put(one, host / "tree", str(guest))
+    assert (guest / "name").is_symlink() and (guest / "it").read_text() == "new"
+    assert (guest / "tree").is_symlink() and (guest / "linked" / "more").read_text() == "more"
+    (guest / "name").unlink()
+    os.mkfifo(guest / "name")
+    with pytest.raises(UsageError, match="is no plain file"):
+        openssh.put(one, host / "name", str(guest))
+    assert (guest / "name").is_fifo()
 
 
 def test_links_in_a_circle_come_as_they_are(tmp_path: Path, guest: Path) -> None:

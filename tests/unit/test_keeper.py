@@ -179,11 +179,14 @@ def test_who_stands_still_without_a_record_of_it_is_told(tmp_path: Path, capfd: 
         assert "stands still: a gdb" in capfd.readouterr().out
         assert cli.call(["exec", "--", "true"]) == 2
         assert "stands still: a gdb" in capfd.readouterr().err
+        fake.hypervisor.trouble = "the host's disk is full: QEMU paused the guest"  # it stands still then, too
+        assert stayed.state(stay.record) == fake.hypervisor.trouble
         fake.hypervisor.frozen.clear()
-        fake.guest.give_up("its disk is full")
-        assert stayed.state(stay.record) == "its disk is full"
+        fake.hypervisor.trouble = ""
+        fake.guest.give_up("QEMU ended by itself")
+        assert stayed.state(stay.record) == "QEMU ended by itself"
         old = stay.record
-    assert stayed.state(old) == "", "its end is told by whoever needs it"
+    assert stayed.state(old) == "its keeper does not answer"
     assert cli.call(["ps"]) == cli.call(["down", "--all"]) == 0
     assert capfd.readouterr().err.count("no guest is up") == 2
 

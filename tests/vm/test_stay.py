@@ -88,13 +88,13 @@ def terminal(words: list[str], dialog: Sequence[tuple[bytes, bytes]], folder: Pa
     argv = [sys.executable, "-m", "lab", *words]
     with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True) as process:
         os.close(slave)
-        said, wanted = b"", b"# "
+        said, wanted, since = b"", b"# ", 0
         try:
             for typed, until in (*dialog, (b"", b"")):
-                while wanted not in said:
+                while wanted not in said[since:]:
                     said += os.read(master, 4096)
                 os.write(master, typed)
-                wanted = until
+                wanted, since = until, len(said)
             os.write(master, b"\x1d" if words[0] == "console" else b"exit 5\r")
             said += _rest(master)
             process.wait(WAIT_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that answer at once, because nothing heavy is imported for them: a wrong name, and what a Tab offers."""
+"""Commands as processes: those that answer at once import nothing heavy, and closed streams do no harm."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ def test_shells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> 
         done = asked(folder=tmp_path, _LAB_COMPLETE=f"complete_{shell}", **words)
     assert "mine" in done.stdout
     assert done.stderr == "HEAVY\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
+    command = f'{sys.executable} -m lab "$@" {closed}'
+    env = {**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent.parent), "LAB_STATE_DIR": str(tmp_path / "state")}
+    for words, code in ((["list", "kernels"], 0), (["exec", "--", "true"], 2)):
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *words], cwd=tmp_path, env=env, capture_output=True, timeout=60
+        )
+        assert done.returncode == code, done
+        assert b"internal error" not in done.stderr
