@@ -23,6 +23,7 @@ class Hardware:
     cpu_model: str = ""  # libvirt's model name; empty: the most the accelerator offers
     cpu_off: tuple[str, ...] = ()  # CPU features taken away
     gic: str = "3"  # interrupt controller version, aarch64 only
+    kvm: bool = True  # whether KVM can give it: there a guest has the host's own CPU and interrupt controller
 
 
 HARDWARE: dict[str, Hardware] = {
@@ -37,8 +38,15 @@ HARDWARE: dict[str, Hardware] = {
             summary="aarch64 without pointer authentication (cortex-a72)",
             arches=("aarch64",),
             cpu_model="cortex-a72",
+            kvm=False,
         ),
-        Hardware(name="gicv2", summary="aarch64 with a version 2 interrupt controller", arches=("aarch64",), gic="2"),
+        Hardware(
+            name="gicv2",
+            summary="aarch64 with a version 2 interrupt controller",
+            arches=("aarch64",),
+            gic="2",
+            kvm=False,
+        ),
     )
 }
 

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from lab import arch as arches
-from lab import emulation, paths, proc
+from lab import emulation, paths, proc, shelf
 from lab import image as images
 from lab.arch import Arch
 from lab.deadline import Deadline
 from lab.errors import DeadlineError, HostError
+from lab.hardware import Hardware
 from lab.image import Image
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class AccelChoice:
     reason: str
 
 
-def accel(arch: Arch, wanted: str = "auto", *, progress: Progress) -> AccelChoice:
-    """The accelerator to use where `wanted` (auto, kvm or tcg) was asked for.
+def accel(arch: Arch, wanted: str = "auto", *, profile: Hardware | None = None, progress: Progress) -> AccelChoice:
+    """The accelerator to use where `wanted` (auto, kvm or tcg) was asked for, for a hardware profile.
 
     The first call on a host boots a probe guest, for which a native image is built when none is
     cached. Falling back to emulation is told once. Raises HostError when KVM was asked for and
@@ -68,6 +69,10 @@ def accel(arch: Arch, wanted: str = "auto", *, progress: Progress) -> AccelChoic
     """
     if wanted == Accel.TCG:
         return AccelChoice(Accel.TCG, "asked for")
+    if profile is not None and not profile.kvm:
+        if wanted == Accel.KVM:
+            raise _refusal(arch, f"it cannot give them hardware '{profile.name}'")
+        return AccelChoice(Accel.TCG, f"KVM cannot give hardware '{profile.name}'")
     choice = _choose(arch, progress)
     if choice.accel is Accel.TCG:
         if wanted == Accel.KVM:
@@ -223,6 +228,11 @@ def packages_of(text: str, debian_arch: str) -> list[str]:
         elif wanted and (item := re.match(r"  - (\S+)", line)):
             names.append(item[1])
     return names
+
+
+def gc(_busy_s: float) -> list[str]:
+    """Remove what was found out long ago, mostly under earlier boots of this host; it is found out anew."""
+    return shelf.sweep_files(paths.cache_dir() / "host", "*.json")
 
 
 def _host_key(arch: Arch | None) -> str:

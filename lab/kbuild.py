@@ -152,8 +152,9 @@ def digest(image: Image, sources: Path, *, where: str, mutants: bool) -> str:
 
 
 def gc(busy_s: float) -> list[str]:
-    """Remove builds unused for long, and what killed ones left; see `shelf.sweep`."""
-    return shelf.sweep(_folder(""), dropped=shelf.stale, busy_s=busy_s)
+    """Remove builds unused for long, logs of failed ones, and what killed ones left; see `shelf.sweep`."""
+    shelved = _folder("")
+    return shelf.sweep(shelved, dropped=shelf.stale, busy_s=busy_s) + shelf.sweep_files(shelved, f"*.{LOG}")
 
 
 def _build(

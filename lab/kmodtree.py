@@ -47,9 +47,10 @@ def check_own(folder: Path) -> list[str]:
             f"--kmod {folder}: {bad}.c is no name for a module", hint="a letter, then up to 23 of a-z 0-9 _"
         )
     for name in names:
-        if b"hs_edition.h" not in (folder / f"{name}.c").read_bytes():
+        text = (folder / f"{name}.c").read_bytes()
+        if b"hs_edition.h" not in text and b"hotswap.h" not in text:
             raise UsageError(
-                f"--kmod {folder}: {name}.c does not include hs_edition.h, so it is no edition",
+                f"--kmod {folder}: {name}.c includes neither hs_edition.h nor hotswap.h, so it is no edition",
                 hint="see examples/edition; a module with tests of its own is for pytest, as examples/pytest",
             )
     return names

@@ -104,6 +104,17 @@ def sweep(shelf: Path, *, dropped: Callable[[Path], bool], busy_s: float) -> lis
     return removed
 
 
+def sweep_files(folder: Path, pattern: str) -> list[str]:
+    """Remove files of a shelf that nobody wrote for long; a line for each."""
+    removed = []
+    for path in sorted(folder.glob(pattern)):
+        with suppress(OSError):  # somebody else removed it
+            if stale(path):
+                path.unlink()
+                removed.append(str(path))
+    return removed
+
+
 def size_mib(folder: Path) -> int:
     """The space a folder takes on its disk."""
     size = 0

@@ -69,7 +69,7 @@ class TestLab:
             profile = hardware.get(wish.hardware)
             if wish.vcpus:
                 profile = dataclasses.replace(profile, name=f"{profile.name}-{wish.vcpus}cpu", vcpus=wish.vcpus)
-            choice = host.accel(arch, progress=self.progress)
+            choice = host.accel(arch, profile=profile, progress=self.progress)
             if wish.tree is not None:
                 base = treeimage.ensure(wish.tree, progress=self.progress)
             else:

@@ -110,7 +110,7 @@ class Workshop:
             if key not in self._machines:
                 row = arches.get(arch)
                 profile = hardware.get(hardware_name)
-                choice = host.accel(row, self.options.accel, progress=self._observer.note)
+                choice = host.accel(row, self.options.accel, profile=profile, progress=self._observer.note)
                 base = self._image(kernel, row)
                 self._machines[key] = Machine(image=base, hardware=profile, accel=choice.accel)
             return self._machines[key]

@@ -117,11 +117,11 @@ def gc(
     """
     if days and keep is None:
         raise UsageError("--days spares runs from --keep", hint="say how many stay: --keep N")
-    from lab import headers, image, kbuild, rack, retention, stayed, warm
+    from lab import headers, host, image, kbuild, rack, retention, stayed, warm
 
     removed = rack.gc() + stayed.gc()
     busy_s = rack.oldest_s()
-    for collect in (image.gc, warm.gc, headers.gc, kbuild.gc):
+    for collect in (image.gc, warm.gc, headers.gc, kbuild.gc, host.gc):
         removed += collect(busy_s)
     if keep is not None:
         removed += retention.retire(results, keep=keep, days=days)

@@ -111,3 +111,14 @@ def test_using_an_entry_keeps_it(cache: Path) -> None:
     assert shelf.stale(old)
     shelf.touch(old)
     assert not shelf.stale(old)
+
+
+def test_logs_of_failed_builds_and_old_measurements_go_too(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["builds/0123.build.log", "builds/0124.build.log", "host/speed-1.json", "host/accel-2.json"]
+    for name, days in zip(names, (15, 13, 15, 13), strict=True):
+        file = cache / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+        os.utime(file, (time.time() - days * DAY_S,) * 2)
+    assert collect(capsys) == [str(cache / name) for name in names[::2]]
+    assert [(cache / name).exists() for name in names] == [False, True] * 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab import arch as arches
-from lab import emulation, host, image, paths, proc
+from lab import emulation, hardware, host, image, paths, proc
 from lab.errors import DeadlineError, HostError
 from lab.host import Accel, AccelChoice
 
@@ -93,6 +93,16 @@ def test_kvm_that_fails_is_not_used_and_says_why_once(machine: Host, status: int
     assert reason in first.reason
     assert machine.boots == 1
     assert len([line for line in machine.said if "emulated" in line and reason in line]) == 1
+
+
+def test_hardware_that_kvm_cannot_give_is_emulated_everywhere(machine: Host) -> None:
+    profile = hardware.get("gicv2")
+    choice = host.accel(X86, profile=profile, progress=machine.said.append)
+    assert choice == AccelChoice(Accel.TCG, "KVM cannot give hardware 'gicv2'")
+    assert machine.boots == 0 and machine.said == []
+    with pytest.raises(HostError, match="it cannot give them hardware 'gicv2'"):
+        host.accel(X86, "kvm", profile=profile, progress=machine.said.append)
+    assert host.accel(X86, profile=hardware.get("smp4"), progress=machine.said.append).accel is Accel.KVM
 
 
 def test_kvm_that_hangs_is_ended_by_the_deadline(machine: Host) -> None:

@@ -74,7 +74,7 @@ def test_a_name_that_no_module_may_have(own: Path, name: str) -> None:
 
 def test_a_module_that_is_no_edition(own: Path) -> None:
     (own / "fast.c").write_text("int x;\n")
-    with pytest.raises(UsageError, match="fast.c does not include hs_edition.h"):
+    with pytest.raises(UsageError, match="fast.c includes neither hs_edition.h nor hotswap.h"):
         kmodtree.check_own(own)
 
 
