@@ -39,6 +39,7 @@ class DomainSpec:
     console: Path  # socket on which the lab already listens
     gdb: Path  # socket on which QEMU's gdb stub will listen
     ssh_port: int  # on 127.0.0.1
+    owner: str = ""  # +UID:+GID that QEMU is to run as, where libvirt would choose another
 
 
 def render(spec: DomainSpec) -> str:

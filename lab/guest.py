@@ -274,6 +274,7 @@ def _start(rack: Rack, machine: Machine, name: str, overlay: Path, seed: Path, s
             console=rack.root / f"{name}.con",
             gdb=rack.root / f"{name}.gdb",
             ssh_port=port,
+            owner=rack.hypervisor.owner,
         )
         try:
             start(domain.render(spec))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lab import paths, proc
 from lab.errors import HypervisorError, refused
@@ -46,9 +47,10 @@ _reaping = False
 class Hypervisor:
     """An open connection; a context manager. All methods may be called from several threads."""
 
-    def __init__(self, connection: Any, *, embed_root: Path | None = None) -> None:
+    def __init__(self, connection: Any, *, embed_root: Path | None = None, owner: str = "") -> None:
         self._connection = connection
         self._embed_root = embed_root
+        self.owner = owner  # +UID:+GID for QEMU, see DomainSpec
 
     @classmethod
     @contextmanager
@@ -69,8 +71,13 @@ class Hypervisor:
                 connection = libvirt.open(uri)
         except libvirt.libvirtError as e:
             raise HypervisorError(f"libvirt does not open {uri}: {e}", hint="run: lab doctor") from e
+        # The system's daemon has QEMU run as a user of its own, who reaches neither our images nor our sockets.
+        owner = f"+{os.getuid()}:+{os.getgid()}" if urlsplit(uri).path == "/system" else ""
         try:
-            yield cls(connection, embed_root=embed_root)
+            opened = cls(connection, embed_root=embed_root, owner=owner)
+            if not embed_root:
+                opened.forget_dead()
+            yield opened
         finally:
             with suppress(libvirt.libvirtError):
                 connection.close()
@@ -187,6 +194,19 @@ class Hypervisor:
         if persistent:
             with suppress(libvirt.libvirtError):
                 domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+
+    def forget_dead(self) -> list[str]:
+        """Undefine the domains that killed labs left in a daemon, which keeps them; their names."""
+        gone = []
+        with _wrapped("list its guests"):
+            for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
+                disk = ET.fromstring(domain.XMLDesc()).find("devices/disk/source")  # noqa: S314 - libvirt's own
+                file = Path(disk.get("file", "") if disk is not None else "")
+                if file.parent.parent == paths.cache_dir() / "racks" and not file.parent.exists():
+                    gone.append(domain.name())
+                    with suppress(libvirt.libvirtError):  # another lab did it
+                        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+        return gone
 
     def qemu_pid(self, name: str) -> int | None:
         """The process id of an embedded driver's guest, None when it has none."""

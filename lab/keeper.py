@@ -38,12 +38,12 @@ STEP_S = 10.0
 AHEAD_S = 2.0  # a connection that was not made by then is not waited for
 VIEW_CAP = 1 << 20  # bytes that a viewer may be behind the line; what it cannot take is lost to it
 # A shell on the serial line, started again when it ends: init has none there, for a cell needs a line without one.
-# Not begun with `&`: what is begun so ignores Ctrl-C, and so does all that it starts.
+# What is begun with `&` ignores Ctrl-C, and so does all that it starts, unless it is told not to.
 _SHELL = (
     "cd /root; export HOME=/root TERM=vt220 PS1={name}:'\\w# '; "
     "stty -F /dev/{line} sane; "
-    "setsid -f sh -c 'while :; do setsid -c bash -l </dev/{line} >/dev/{line} 2>&1 || sleep 1; done' "
-    "</dev/null >/dev/null 2>&1"
+    "(while :; do setsid -c /usr/bin/env --default-signal=INT,QUIT bash -l || sleep 1; done) "
+    "</dev/{line} >/dev/{line} 2>&1 &"
 )
 
 

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 CONNECT_S = 10
 NAMED = 3  # of what was left out, so many are named
 _GREETING_S = 2.0  # a guest that is not as quick is asked anew, with CONNECT_S
-# Exit statuses of our scripts in the guest: there is no such file; it is a device or a pipe; a folder of the kernel's.
-_ABSENT, _UNFIT, _UNREAD = 44, 45, 46
+# Exit statuses of our scripts in the guest: there is no such file; it is a device or a pipe; a folder of the kernel's;
+# timeout's own.
+_ABSENT, _UNFIT, _UNREAD, _ENDLESS = 44, 45, 46, 124
 _READ_S, _READ_BLOCKS = 60, 131072  # a file of the kernel's may have no end; 64 MiB, in blocks of ulimit's
 # As cp does: into a folder when there is one of that name, or the name ends as one's, else under that name. Folders on
 # the way are made, links are followed. $1 is where, $2 the entry's name.
@@ -152,6 +153,8 @@ def get(record: Record, source: str, target: Path) -> None:
             raise UsageError(f"{record.name} has no {source}")
         if statuses[0] == _UNREAD:
             raise UsageError(f"{source} is a folder of the kernel's, not of a disk", hint="name the files in it")
+        if statuses[0] == _ENDLESS:
+            raise LabError(f"{record.name}:{source} had no end in {_READ_S} s", hint="lab exec -- cat, and stop it")
         entries = list(work.iterdir())
         if any(statuses) or len(entries) != 1:
             raise LabError(f"cannot copy {record.name}:{source}: {one_line(said) or 'no word of why'}")

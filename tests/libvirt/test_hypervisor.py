@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,18 @@ def test_a_full_disk_is_told_by_its_name(code: int, words: str) -> None:
     assert words in Hypervisor(SimpleNamespace(lookupByName=lambda _name: domain)).disk_error("g1")
 
 
+def test_what_a_killed_lab_left_in_a_daemon_is_forgotten(
+    hypervisor: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache/racks/alive").mkdir(parents=True)
+    for name, folder in (("g1", "cache/racks/dead"), ("g2", "cache/racks/alive"), ("g3", "somebody/elses")):
+        disk = f"<disk type='file'><source file='{tmp_path / folder}/{name}.qcow2'/><target dev='vda'/></disk>"
+        xml = XML.format(name=name).replace("</domain>", f"<devices>{disk}</devices></domain>")
+        hypervisor._connection.defineXML(xml)
+    assert hypervisor.forget_dead() == ["g1"] and hypervisor.forget_dead() == []
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_dump_appears_if_somebody_wants_it_still(tmp_path: Path, wanted: bool) -> None:
     domain = SimpleNamespace(coreDumpWithFormat=lambda path, _format, _flags: Path(path).write_text("core"))
@@ -111,6 +124,9 @@ def test_a_dump_appears_if_somebody_wants_it_still(tmp_path: Path, wanted: bool)
 def test_our_xml_is_valid_by_libvirts_schema(arch: str, profile: str, kvm: bool) -> None:
     schema = etree.RelaxNG(etree.parse(SCHEMA))
     schema.assertValid(etree.fromstring(domain.render(spec(arch, profile, kvm=kvm))))
+    mine = etree.fromstring(domain.render(replace(spec(arch, profile, kvm=kvm), owner="+1000:+1000")))
+    schema.assertValid(mine)
+    assert mine.findtext("seclabel/label") == "+1000:+1000"
 
 
 def test_qemu_is_probed_once_whichever_cpu_we_run_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -92,6 +93,7 @@ def terminal(words: list[str], dialog: Sequence[tuple[bytes, bytes]], folder: Pa
         try:
             for typed, until in (*dialog, (b"", b"")):
                 while wanted not in said[since:]:
+                    assert select.select([master], [], [], END_S)[0], (said, wanted)
                     said += os.read(master, 4096)
                 os.write(master, typed)
                 wanted, since = until, len(said)
@@ -126,6 +128,9 @@ def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Mach
     assert (tmp_path / "back").read_text() == "from stdin"
     lab("cp", "back", ":/root/there")
     assert lab("exec", "cat", "/root/there") == "from stdin"
+    lab("cp", "back", ":/root/folder/")
+    lab("cp", ":/root/folder", "copied")
+    assert (tmp_path / "copied" / "back").read_text() == "from stdin"
     lab("cp", ":/proc/version", "version")
     assert machine.image.release in (tmp_path / "version").read_text()
     argv = [sys.executable, "-m", "lab", "exec", "--", "yes"]
