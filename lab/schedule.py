@@ -36,21 +36,27 @@ def automatic_jobs(cells: Sequence[Cell], *, cores: int | None = None, memory_mi
 
 
 def run_matrix(
-    cells: Sequence[Cell], options: RunOptions, folder: RunFolder, observer: Observer, *, kept: Kept | None = None
+    cells: Sequence[Cell],
+    options: RunOptions,
+    folder: RunFolder,
+    observer: Observer,
+    *,
+    kept: Kept | None = None,
+    watched: bool = True,
 ) -> list[CellResult]:
     """Run every cell and return its results in the order of `cells`.
 
     A cell's result is in the run folder as soon as it is known. On KeyboardInterrupt no new cell
     starts, guests are ended, and the exception goes on after finished cells were kept. With `kept`
     failing guests, and the rack that they are on, outlive this call. Raises LabError when nothing at
-    all could be begun.
+    all could be begun and somebody is there to read it (`watched`); else every cell has its result then, too.
     """
     with ExitStack() as own:
         stack = kept.stack if kept else own
         rack = stack.enter_context(open_rack(uri=options.connect, scale=host.speed()))
         workshop = Workshop(rack, options, observer, kept)
         pool = Pool(rack, workshop, folder, observer, options)
-        return pool.run(cells)
+        return pool.run(cells, watched=watched)
 
 
 class Pool:
@@ -66,7 +72,7 @@ class Pool:
         self._options = options
         self._stop = threading.Event()
 
-    def run(self, cells: Sequence[Cell]) -> list[CellResult]:
+    def run(self, cells: Sequence[Cell], *, watched: bool = True) -> list[CellResult]:
         """See `run_matrix`."""
         jobs = self._options.jobs or automatic_jobs(cells)
         waiting: dict[Base, list[Cell]] = {}
@@ -109,7 +115,7 @@ class Pool:
                     future.result()()
                 if ready or results:  # something runs: the others are told with it
                     self._give_up(unmade, results)
-            if unmade and not results:
+            if unmade and not results and watched:
                 raise next(iter(unmade.values()))
             self._give_up(unmade, results)
         except BaseException:

@@ -235,7 +235,8 @@ def _execute(cells: Sequence[Cell], order: Order, kept: Kept | None = None) -> i
             with terminal.watch(cells, out, done=folder.results, quiet=order.quiet) as observer:
                 observer.note(f"run {folder.run}: {len(todo)} cells, {order.swaps} swaps each, seed {order.seed}")
                 if todo:
-                    schedule(todo, asked, folder, observer, kept=kept)
+                    # Whom --on-change calls is told of a night in which nothing could begin by what changed.
+                    schedule(todo, asked, folder, observer, kept=kept, watched=not order.on_change)
         except KeyboardInterrupt:
             interrupted = True
         except Exception:

@@ -45,6 +45,7 @@ class FakeHost:
         self.fail: Exception | None = None  # raised before it
         self.ran: list[str] = []
         self.asked: Any = None
+        self.watched: bool | None = None
         host = SimpleNamespace(
             missing_packages=lambda: self.missing,
             check_packages=self.check_packages,
@@ -70,9 +71,9 @@ class FakeHost:
         raise HostError("KVM does not work here: failed to set MSR 0x10a", hint="use --accel auto")
 
     def run_matrix(
-        self, cells: Sequence[Cell], asked: Any, folder: RunFolder, observer: Any, *, kept: Any = None
+        self, cells: Sequence[Cell], asked: Any, folder: RunFolder, observer: Any, *, kept: Any, watched: bool
     ) -> None:
-        self.asked = asked
+        self.asked, self.watched = asked, watched
         if self.fail:
             raise self.fail
         for cell in cells:
@@ -242,6 +243,8 @@ def test_on_change_is_called_when_a_run_is_finished(host: FakeHost, tmp_path: Pa
     only = ["--arch", "x86_64", "--kernel", "trixie", "--load", "irq"]
     argv = ["run", "matrix", *only, "--on-change", "tee told"]
     assert cli.call(argv) == 0 and not (tmp_path / "told").exists()
+    assert not host.watched, "a night in which nothing can begin has results too"
+    assert cli.call(argv[:-2]) == 0 and host.watched
     host.verdict = lambda cell: Status.CRASH if cell.id == "x86_64/trixie/refcount/irq" else Status.PASS
     assert cli.call(argv) == 1
     assert "\nred    x86_64/trixie/refcount/irq  PASS -> CRASH  because" in (tmp_path / "told").read_text()

@@ -220,6 +220,8 @@ def test_where_nothing_can_be_begun_there_are_no_cells_to_tell_of(run: Run, monk
     assert told.value.told in (FULL_TOLD, "something else (do it)")
     assert sorted(noted) == [f"x86_64/bookworm: {FULL_TOLD}", "x86_64/trixie: something else (do it)"]
     assert run.folder.results == []
+    assert {result.reason for result in run.pool.run(CELLS, watched=False)} == {FULL_TOLD, "something else (do it)"}
+    assert len(run.folder.results) == len(CELLS)
 
 
 def test_a_cell_whose_folder_cannot_be_made_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
