@@ -144,10 +144,11 @@ def _open_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, os.O_RDWR)
-            os.dup2(handle, number)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
             if handle != number:
+                os.dup2(handle, number)
                 os.close(handle)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _catch_signals() -> None:

@@ -71,7 +71,7 @@ def accel(arch: Arch, wanted: str = "auto", *, profile: Hardware | None = None, 
         return AccelChoice(Accel.TCG, "asked for")
     if profile is not None and not profile.kvm:
         if wanted == Accel.KVM:
-            raise _refusal(arch, f"it cannot give them hardware '{profile.name}'")
+            check_kvm(arch, profile)
         return AccelChoice(Accel.TCG, f"KVM cannot give hardware '{profile.name}'")
     choice = _choose(arch, progress)
     if choice.accel is Accel.TCG:
@@ -85,10 +85,12 @@ def accel(arch: Arch, wanted: str = "auto", *, profile: Hardware | None = None, 
     return choice
 
 
-def check_kvm(arch: Arch) -> None:
-    """HostError when it is plain, without a probe, that KVM cannot run guests of an architecture here."""
+def check_kvm(arch: Arch, profile: Hardware) -> None:
+    """HostError when it is plain, without a probe, that KVM cannot run guests of such a machine here."""
     if why := _no_kvm(arch):
         raise _refusal(arch, why)
+    if not profile.kvm:
+        raise _refusal(arch, f"it cannot give them hardware '{profile.name}'")
 
 
 def _refusal(arch: Arch, why: str) -> HostError:

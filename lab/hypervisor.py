@@ -71,11 +71,9 @@ class Hypervisor:
                 connection = libvirt.open(uri)
         except libvirt.libvirtError as e:
             raise HypervisorError(f"libvirt does not open {uri}: {e}", hint="run: lab doctor") from e
-        # The system's daemon has QEMU run as a user of its own, who reaches neither our images nor our sockets.
-        owner = f"+{os.getuid()}:+{os.getgid()}" if urlsplit(uri).path == "/system" else ""
         try:
-            opened = cls(connection, embed_root=embed_root, owner=owner)
-            if not embed_root:
+            opened = cls(connection, embed_root=embed_root, owner=owner(uri))
+            if not embed_root and not urlsplit(uri).netloc:
                 opened.forget_dead()
             yield opened
         finally:
@@ -199,13 +197,14 @@ class Hypervisor:
         """Undefine the domains that killed labs left in a daemon, which keeps them; their names."""
         gone = []
         with _wrapped("list its guests"):
-            for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
+            there = self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE)
+        for domain in there:
+            with suppress(libvirt.libvirtError):  # somebody else's, who removes it just now
                 disk = ET.fromstring(domain.XMLDesc()).find("devices/disk/source")  # noqa: S314 - libvirt's own
                 file = Path(disk.get("file", "") if disk is not None else "")
                 if file.parent.parent == paths.cache_dir() / "racks" and not file.parent.exists():
+                    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
                     gone.append(domain.name())
-                    with suppress(libvirt.libvirtError):  # another lab did it
-                        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
         return gone
 
     def qemu_pid(self, name: str) -> int | None:
@@ -216,6 +215,14 @@ class Hypervisor:
             return int((self._embed_root / "run" / "qemu" / f"{name}.pid").read_text())
         except (OSError, ValueError):
             return None
+
+
+def owner(uri: str) -> str:
+    """+UID:+GID as whom QEMU is to run; nothing where it does already.
+
+    The system's daemon has it run as a user of its own, who reaches neither our images nor our sockets.
+    """
+    return f"+{os.getuid()}:+{os.getgid()}" if urlsplit(uri).path == "/system" else ""
 
 
 def start_reaping() -> None:

@@ -38,12 +38,13 @@ STEP_S = 10.0
 AHEAD_S = 2.0  # a connection that was not made by then is not waited for
 VIEW_CAP = 1 << 20  # bytes that a viewer may be behind the line; what it cannot take is lost to it
 # A shell on the serial line, started again when it ends: init has none there, for a cell needs a line without one.
-# What is begun with `&` ignores Ctrl-C, and so does all that it starts, unless it is told not to.
+# What is begun with `&` ignores Ctrl-C, and so does all that it starts, unless it is told not to. Each shell opens the
+# line anew: when one ends, whose terminal it was, the kernel hangs up whatever has it open.
 _SHELL = (
     "cd /root; export HOME=/root TERM=vt220 PS1={name}:'\\w# '; "
     "stty -F /dev/{line} sane; "
-    "(while :; do setsid -c /usr/bin/env --default-signal=INT,QUIT bash -l || sleep 1; done) "
-    "</dev/{line} >/dev/{line} 2>&1 &"
+    "(while :; do setsid -c /usr/bin/env --default-signal=INT,QUIT bash -l </dev/{line} >/dev/{line} 2>&1 || sleep 1; "
+    "done) </dev/null >/dev/null 2>&1 &"
 )
 
 
@@ -192,8 +193,8 @@ class Stay:
     def _state(self, _request: Request, _client: socket.socket) -> Any:
         """What a record cannot know: whether it stands still just now, and why it is lost."""
         hypervisor, name = self.guest.rack.hypervisor, self.guest.name
-        stopped = hypervisor.disk_error(name)
-        return {"stands": not stopped and hypervisor.stands(name), "lost": stopped or self.guest.lost}
+        lost = self.guest.lost or hypervisor.disk_error(name)
+        return {"stands": not lost and hypervisor.stands(name), "lost": lost}
 
     def _dump(self, request: Request, client: socket.socket) -> Any:
         hypervisor, to = self.guest.rack.hypervisor, Path(str(request.get("to")))

@@ -28,11 +28,12 @@ _GREETING_S = 2.0  # a guest that is not as quick is asked anew, with CONNECT_S
 _ABSENT, _UNFIT, _UNREAD, _ENDLESS = 44, 45, 46, 124
 _READ_S, _READ_BLOCKS = 60, 131072  # a file of the kernel's may have no end; 64 MiB, in blocks of ulimit's
 # As cp does: into a folder when there is one of that name, or the name ends as one's, else under that name. Folders on
-# the way are made, links are followed. $1 is where, $2 the entry's name.
+# the way are made, links are followed. $1 is where, $2 the entry's name, $3 something when it is a folder.
 _TAKE = (
     'case $1 in */) mkdir -p "$1" || exit;; esac; '
     'p=$(readlink -m -- "$1"); if [ -d "$p" ]; then q=$(readlink -m -- "$p/$2"); '
-    'if [ -d "$q" ] || [ ! -e "$q" ]; then exec tar -x --keep-directory-symlink -f - -C "$p"; fi; p=$q; fi; '
+    'if [ -n "$3" ] && { [ -d "$q" ] || [ ! -e "$q" ]; }; then '
+    'exec tar -x --keep-directory-symlink -f - -C "$p"; fi; p=$q; fi; '
     f'[ ! -e "$p" ] || [ -f "$p" ] || exit {_UNFIT}; '
     'mkdir -p "$(dirname "$p")" && t=$(mktemp -d "$(dirname "$p")/.lab.XXXXXX") && tar -x -f - -C "$t" && '
     'mv -T "$t/$2" "$p"; s=$?; rm -rf "$t"; exit $s'
@@ -116,7 +117,7 @@ def put(record: Record, source: Path, target: str) -> None:
     if not source.exists():
         raise UsageError(f"there is no {source}")
     source = source.resolve()
-    script = ["sh", "-c", _TAKE, "sh", target or "/root", source.name]
+    script = ["sh", "-c", _TAKE, "sh", target or "/root", source.name, "folder" if source.is_dir() else ""]
     reading: list[str | Path] = ["tar", "-c", "-f", "-", "-C", source.parent, "--", source.name]
     statuses, said = proc.pipe(reading, command(record, script, terminal=False))
     if statuses[1] == _UNFIT:
@@ -178,20 +179,21 @@ def _strip(top: Path) -> list[str]:
     """
     if top.is_symlink() or not (top.is_file() or top.is_dir()):
         raise LabError(f"the guest sent what is no plain file: {one_line(top.name)}")
-    inside, gone, folders = os.path.realpath(top), [], [top] if top.is_dir() else []
+    folders, others = [top] if top.is_dir() else [], list[Path]()
     while folders:
         folder = folders.pop()
         folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
         for path in folder.iterdir():
-            if path.is_symlink():
-                plain = Path(os.path.realpath(path)).is_relative_to(inside)
-            elif path.is_dir():
-                folders.append(path)
-                plain = True
-            else:
-                plain = path.is_file()
-            if not plain:
-                gone.append(path)
+            (folders if path.is_dir() and not path.is_symlink() else others).append(path)
+    # Only now: where a folder is closed it cannot be seen that what a link goes through is a link itself.
+    inside = os.path.realpath(top)
+    gone = [path for path in others if not _stays(path, inside)]
     for path in gone:
         path.unlink()
     return sorted(one_line(str(path.relative_to(top.parent))) for path in gone)
+
+
+def _stays(path: Path, inside: str) -> bool:
+    if path.is_symlink():
+        return Path(os.path.realpath(path)).is_relative_to(inside)
+    return path.is_file()

@@ -90,7 +90,8 @@ class Pool:
                 self._workshop.prepare(*base)
             except (LabError, OSError) as e:
                 told = self._told(e)
-                self._observer.note(f"{'/'.join(base[:2])}: {told.told}")
+                if not self._workshop.abandoned:
+                    self._observer.note(f"{'/'.join(base[:2])}: {told.told}")
                 return lambda: unmade.update(dict.fromkeys(waiting[base], told))
             return lambda: ready.extend(waiting[base])
 

@@ -212,8 +212,10 @@ def state(record: Record) -> str:
     try:
         said = ask(record, {"do": "state"}, timeout_s=STATE_S)
         return STANDS if said["stands"] else str(said["lost"])
-    except (LabError, KeyError, TypeError):
+    except (HostError, KeyError, TypeError):
         return "its keeper does not answer"
+    except LabError as e:  # it ends just now
+        return e.message
 
 
 def read_line(sock: socket.socket) -> bytes:

@@ -235,8 +235,9 @@ def _execute(cells: Sequence[Cell], order: Order, kept: Kept | None = None) -> i
             with terminal.watch(cells, out, done=folder.results, quiet=order.quiet) as observer:
                 observer.note(f"run {folder.run}: {len(todo)} cells, {order.swaps} swaps each, seed {order.seed}")
                 if todo:
-                    # Whom --on-change calls is told of a night in which nothing could begin by what changed.
-                    schedule(todo, asked, folder, observer, kept=kept, watched=not order.on_change)
+                    # Whom --on-change calls, and who resumes a run, wants the results of what could not begin, too.
+                    watched = not (order.on_change or order.resume)
+                    schedule(todo, asked, folder, observer, kept=kept, watched=watched)
         except KeyboardInterrupt:
             interrupted = True
         except Exception:
@@ -327,7 +328,7 @@ def _dry_run(cells: Sequence[Cell], order: Order) -> int:
 
 def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     """The host's facts; HostError before anything starts when it lacks a package or the accelerator asked for."""
-    from lab import arch, host, kerneltree
+    from lab import arch, hardware, host, kerneltree
     from lab.report import kcidb
 
     kcidb.origin()
@@ -335,11 +336,11 @@ def _ready(cells: Sequence[Cell], order: Order) -> dict[str, Any]:
     for tree in order.trees:  # before anything is made for a build that cannot be
         kerneltree.check_programs(tree.path, tree.arch.name if order.build == "guest" else platform.machine())
     if order.accel == "kvm":
-        rows = [arch.get(name) for name in dict.fromkeys(cell.arch for cell in cells)]
-        for row in rows:  # a probe takes long, and may be for nothing
-            host.check_kvm(row)
-        for row in rows:
-            host.accel(row, order.accel, progress=lambda text: print(text, file=sys.stderr))
+        machines = dict.fromkeys((cell.arch, cell.hardware) for cell in cells)
+        for name, profile in machines:  # a probe takes long, and may be for nothing
+            host.check_kvm(arch.get(name), hardware.get(profile))
+        for name in dict.fromkeys(name for name, _ in machines):
+            host.accel(arch.get(name), order.accel, progress=lambda text: print(text, file=sys.stderr))
     return host.facts()
 
 

@@ -19,7 +19,9 @@ def run(file: str) -> None:
     """
     main = vars(sys.modules["__main__"])  # where gdb's own commands for Python are run, too
     try:
-        exec(compile(Path(file).read_text(), file, "exec"), main)  # noqa: S102 - it is for that
+        main["__file__"] = file
+        code = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
+        exec(code, main)  # noqa: S102 - it is for that
     except SystemExit as e:
         if e.code not in (None, 0):
             print(e.code if isinstance(e.code, str) else f"{file}: exit {e.code}", file=sys.stderr)

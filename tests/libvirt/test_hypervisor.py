@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The libvirt side against libvirt's own test driver, and our XML against libvirt's own schema."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from lab import domain, hardware, paths, proc
 from lab.arch import ARCHES
 from lab.deadline import Deadline
 from lab.errors import HostError, HypervisorError
-from lab.hypervisor import Hypervisor
+from lab.hypervisor import Hypervisor, owner
 from tests.unit.test_domain import spec
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
@@ -106,6 +107,19 @@ def test_what_a_killed_lab_left_in_a_daemon_is_forgotten(
         xml = XML.format(name=name).replace("</domain>", f"<devices>{disk}</devices></domain>")
         hypervisor._connection.defineXML(xml)
     assert hypervisor.forget_dead() == ["g1"] and hypervisor.forget_dead() == []
+
+
+def test_whose_removes_a_domain_just_now_is_nobodys_error() -> None:
+    def gone() -> str:
+        raise libvirt.libvirtError("Domain not found")
+
+    domain = SimpleNamespace(XMLDesc=gone)
+    assert Hypervisor(SimpleNamespace(listAllDomains=lambda _flags: [domain])).forget_dead() == []
+
+
+def test_the_systems_daemon_runs_qemu_as_us() -> None:
+    assert owner("qemu:///system") == owner("qemu+unix:///system?x=y") == f"+{os.getuid()}:+{os.getgid()}"
+    assert owner("qemu:///session") == owner("qemu:///embed") == owner("test:///default") == ""
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -57,3 +57,10 @@ def test_closed_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
         )
         assert done.returncode == code, done
         assert b"internal error" not in done.stderr
+
+
+def test_a_stream_that_was_closed_is_open_for_children_too(tmp_path: Path) -> None:
+    code = "import os; from lab.cli import _open_streams; _open_streams(); os.execvp('sh', ['sh', '-c', 'echo x >&2'])"
+    env = {**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent.parent)}
+    command = ["sh", "-c", f'{sys.executable} -c "{code}" 2>&-']
+    assert subprocess.run(command, cwd=tmp_path, env=env, timeout=60).returncode == 0

@@ -21,7 +21,7 @@ MAP = "ffffffff81000000 T _stext\nffffffff81200000 T _etext\nffffffff81300000 D 
 )
 def test_a_script_in_python_says_whether_it_failed(tmp_path: Path, words: str, status: int) -> None:
     script, run = tmp_path / "look.py", tmp_path / "run.py"
-    script.write_text(f"def later():\n    print('ran on', __name__)\n{words}\nlater()\n")
+    script.write_text(f"def later():\n    print('ran on', __name__, globals().get('__file__'))\n{words}\nlater()\n")
     run.write_text(
         f"import sys; sys.path.insert(0, {str(paths.REPOSITORY)!r})\n"
         f"from lab.gdb import script; script.run({str(script)!r})\nprint('after it')\n"
@@ -29,6 +29,7 @@ def test_a_script_in_python_says_whether_it_failed(tmp_path: Path, words: str, s
     more = ["-ex", "python later()"] if words == "x = 1" else []
     done = subprocess.run([debugger.GDB, "-nx", "-batch", "-x", run, *more], capture_output=True, text=True)
     assert done.stdout.count("ran on __main__") == 2 * len(more[:1]), done.stderr
+    assert not more or f"ran on __main__ {script}" in done.stdout
     assert done.returncode == status, done
     assert ("after it" in done.stdout) == (status == 0)
 

@@ -196,6 +196,22 @@ def test_a_file_of_the_kernel_without_end_is_given_up(
     assert not [*(tmp_path / "t").iterdir(), *(tmp_path / "host").iterdir()]
 
 
+def test_links_are_judged_once_every_folder_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "top" / "d"
+    closed.mkdir(parents=True)
+    (closed / "s").symlink_to("..")
+    (tmp_path / "top" / "a").symlink_to("d/s/../secret")  # where d cannot be looked into: top/secret
+    real, closed_mode = os.path.realpath, 0o000
+    closed.chmod(closed_mode)
+
+    def realpath(path: str | Path) -> str:
+        assert closed.stat().st_mode & 0o700 == 0o700
+        return real(path)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    assert openssh._strip(tmp_path / "top") == ["top/a"]
+
+
 def test_what_a_folder_of_the_guests_has_is_not_replaced(tmp_path: Path, guest: Path) -> None:
     one, host = record("x", tmp_path), tmp_path / "host"
     (host / "name").write_text("new")
@@ -209,11 +225,15 @@ def test_what_a_folder_of_the_guests_has_is_not_replaced(tmp_path: Path, guest: 
     openssh.put(one, host / "tree", str(guest))
     assert (guest / "name").is_symlink() and (guest / "it").read_text() == "new"
     assert (guest / "tree").is_symlink() and (guest / "linked" / "more").read_text() == "more"
-    (guest / "name").unlink()
-    os.mkfifo(guest / "name")
-    with pytest.raises(UsageError, match="is no plain file"):
-        openssh.put(one, host / "name", str(guest))
-    assert (guest / "name").is_fifo()
+    (guest / "it").unlink()
+    openssh.put(one, host / "name", str(guest))
+    assert (guest / "name").is_symlink() and (guest / "it").read_text() == "new", "it led nowhere"
+    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("linked", path)):
+        (guest / "name").rmdir() if (guest / "name").is_dir() and make is not os.mkdir else (guest / "name").unlink()
+        make(guest / "name")
+        with pytest.raises(UsageError, match="is no plain file"):
+            openssh.put(one, host / "name", str(guest))
+        assert not (guest / "name").is_file()
 
 
 def test_links_in_a_circle_come_as_they_are(tmp_path: Path, guest: Path) -> None:

@@ -63,7 +63,7 @@ class FakeHost:
         if self.missing:
             raise HostError(f"this host lacks: {' '.join(self.missing)}")
 
-    def check_kvm(self, arch: Any) -> None:
+    def check_kvm(self, arch: Any, _profile: Any) -> None:
         if arch.name == self.foreign:
             raise HostError(f"KVM cannot run {arch.name} guests here")
 
@@ -276,6 +276,7 @@ def test_a_resumed_run_that_cannot_begin_is_kept(host: FakeHost, tmp_path: Path)
     host.fail = HypervisorError("libvirt is away")
     assert cli.call(["run", "matrix", "--resume", "latest"]) == 3
     assert (before / "run.json").is_file() and (tmp_path / "results" / "latest").resolve() == before
+    assert not host.watched, "what cannot begin stays an ERROR of the run"
 
 
 def test_what_a_resumed_run_would_do(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:

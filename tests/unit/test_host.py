@@ -221,8 +221,8 @@ def test_a_missing_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_what_kvm_plainly_cannot_run_is_told_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = next(one for one in arches.ARCHES.values() if one != arches.native())
     with pytest.raises(HostError, match=f"KVM cannot run {foreign.name} guests here: this host is "):
-        host.check_kvm(foreign)
+        host.check_kvm(foreign, hardware.get("standard"))
     if (native := arches.native()) is not None:
         monkeypatch.setattr(host, "KVM", "/nowhere/kvm")
         with pytest.raises(HostError, match="/nowhere/kvm: No such file"):
-            host.check_kvm(native)
+            host.check_kvm(native, hardware.get("standard"))

@@ -156,6 +156,7 @@ def test_a_guest_stays_until_it_is_told_to_go(lab: Lab, arch: str, machine: Mach
     assert stayed.ask(stayed.find(name), {"do": "connection"}) == {"path": ""}, "the shell had it"
     line = f"/dev/{machine.image.arch.console}".encode()
     ended = [(b"echo $((5*5))5; sleep 1000\r", b"255"), (b"\x03", b"^C"), (b"echo $((6*6))6\r", b"366")]
+    ended += [(b"exit\r", b"# "), (b"echo $((7*7))7\r", b"497")]  # another shell
     assert b"33 99\r" in terminal(["console"], [(b"\r" + asked, line), *ended], tmp_path)
     lab("up", f"{arch}/{KERNELS[arch]}", "--name", name, code=2)
     assert f"{name} is down" in lab("down", name)
