@@ -34,7 +34,9 @@ def load(path: Path, model: type[_Model], *, example: Path) -> _Model:
     try:
         return model.model_validate(raw)
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
+        errors = e.errors(include_url=False)
+        # A misspelt key is missing, too, under its right name.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         if first["type"] == "extra_forbidden":
             hint = f"known: {', '.join(_table(model, first['loc']).model_fields)}"
         raise UsageError(f"{path}:{_where(text, first['loc'])}: {_what(first)}", hint=hint) from e

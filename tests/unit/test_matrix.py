@@ -149,7 +149,8 @@ def test_a_single_cell_is_checked_too() -> None:
     ("text", "place", "words"),
     [
         (GOOD.replace("swaps", "swapz"), ":2: swapz", "unknown key"),
-        (GOOD.replace("kernel", "kernels"), ":4: kernel", "is missing"),
+        (GOOD.replace("kernel", "kernels"), ":6: kernels", "unknown key"),
+        (GOOD.replace('kernel = ["trixie"]', ""), ":4: kernel", "is missing"),
         (GOOD + 'kernels = ["x"]\n', ":9: kernels", "unknown key"),
         (GOOD + "\n[[matrix]]\n" + GOOD.split("[[matrix]]\n")[1] + "swaps = 3\n", ":15: swaps", "unknown key"),
         (GOOD.replace("swaps = 7", "swaps = 4001"), ":2: swaps", "less than or equal to 4000"),
