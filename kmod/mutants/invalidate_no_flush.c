@@ -9,6 +9,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpumask.h>
+#include <linux/ktime.h>
 #include <linux/smp.h>
 #include "../core/core.h"
 
@@ -22,8 +23,14 @@ static int cut_but_one(struct hs_ref *old);
 
 struct holder {
 	struct hs_ref *old;
-	atomic_t step;	/* 1: it has run the old text; 2: that was cut; 3: it has run it again */
+	atomic_t step;	/* 1: it has run the old text; 2: that was cut; 3: it has run it again, or waited too long */
 };
+
+/*
+ * Whoever was interrupted may hold a lock that the swapper's CPU spins for, in a softirq or another task: then the cut
+ * does not end before the holder lets go. Far below what the kernel takes for a stall.
+ */
+#define HOLD_NS (5 * NSEC_PER_SEC)
 
 /* Context: hard interrupt. */
 static void hold_translation(void *argument)
@@ -31,13 +38,16 @@ static void hold_translation(void *argument)
 	struct holder *holder = argument;
 	struct hs_guard guard = { .probe = true };
 	struct hs_call call = { };
+	const u64 until = ktime_get_ns() + HOLD_NS;
 
 	guarded_call(&guard, holder->old, 0, &call);
 	atomic_set(&holder->step, 1);
-	while (atomic_read(&holder->step) != 2)
+	while (atomic_read(&holder->step) != 2 && ktime_get_ns() < until)
 		cpu_relax();
-	probe_old(holder->old);
-	atomic_set(&holder->step, 3);
+	if (atomic_cmpxchg(&holder->step, 1, 3) == 2) {
+		probe_old(holder->old);
+		atomic_set(&holder->step, 3);
+	}
 }
 
 static int cut_but_one(struct hs_ref *old)
@@ -52,7 +62,7 @@ static int cut_but_one(struct hs_ref *old)
 		cpu_relax();
 	if (IS_ENABLED(CONFIG_X86_64))
 		err = text_cut(old->own);
-	atomic_set(&holder.step, 2);
+	atomic_cmpxchg(&holder.step, 1, 2);
 	while (atomic_read(&holder.step) != 3)
 		cpu_relax();
 	return err;
