@@ -58,7 +58,7 @@ static int cut_but_one(struct hs_ref *old)
 	other = cpumask_any_but(cpu_online_mask, get_cpu());
 	smp_call_function_single(other, hold_translation, &holder, 0);
 	put_cpu();
-	while (atomic_read(&holder.step) != 1)
+	while (!atomic_read(&holder.step))
 		cpu_relax();
 	if (IS_ENABLED(CONFIG_X86_64))
 		err = text_cut(old->own);
