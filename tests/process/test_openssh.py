@@ -228,12 +228,14 @@ def test_what_a_folder_of_the_guests_has_is_not_replaced(tmp_path: Path, guest: 
     (guest / "it").unlink()
     openssh.put(one, host / "name", str(guest))
     assert (guest / "name").is_symlink() and (guest / "it").read_text() == "new", "it led nowhere"
-    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("linked", path)):
-        (guest / "name").rmdir() if (guest / "name").is_dir() and make is not os.mkdir else (guest / "name").unlink()
-        make(guest / "name")
+    os.mkfifo(guest / "pipe")
+    os.mkdir(guest / "folder")
+    os.symlink("linked", guest / "link")
+    for name in ("pipe", "folder", "link"):
+        (host / name).write_text("new")
         with pytest.raises(UsageError, match="is no plain file"):
-            openssh.put(one, host / "name", str(guest))
-        assert not (guest / "name").is_file()
+            openssh.put(one, host / name, str(guest))
+        assert not (guest / name).is_file()
 
 
 def test_links_in_a_circle_come_as_they_are(tmp_path: Path, guest: Path) -> None:
